@@ -1,0 +1,31 @@
+"""In silico labeling: fluorescence predicted from transmitted light, with a distribution for every pixel.
+
+After Christiansen et al., Cell 173:792 (2018). Research use only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from insilico.labeling import label
+    from insilico.options import LabelOptions, TrainOptions
+    from insilico.training import TrainingPair, train
+
+__all__ = ["LabelOptions", "TrainOptions", "TrainingPair", "label", "train"]
+
+# Imported when first used, so that neither `import insilico` nor `lincei --help` waits for NumPy or Keras.
+_HOMES = {
+    "label": "insilico.labeling",
+    "LabelOptions": "insilico.options",
+    "TrainOptions": "insilico.options",
+    "TrainingPair": "insilico.training",
+    "train": "insilico.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'insilico' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,168 @@
+"""Augmentation of training crops that fits the physics of transmitted light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from insilico.z_planes import interpolation_weights
+from lincei.tiles import mirrored
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly crops are varied.
+
+    Parameters
+    ----------
+    rotate : bool
+        Any rotation and mirroring; False keeps the direction of shadows.
+    zoom : float
+        Standard deviation of the logarithm of the magnification.
+    stretch : float
+        The same, of the ratio of height to width.
+    gain, offset : float
+        Standard deviations of the logarithm of contrast, and of brightness (in units of the image's own).
+    noise : float
+        Largest usual standard deviation of added camera noise.
+    focus : float
+        Standard deviation of the shift of the focus, in planes.
+    fewer_planes : float
+        Share of crops that are seen through fewer planes than were taken.
+    blur : float
+        Share of crops blurred by up to 1.5 pixels (a small defocus of the whole stack).
+    spots : float
+        Mean number of specks of dust and smears per crop.
+    """
+
+    rotate: bool = True
+    zoom: float = 0.12
+    stretch: float = 0.06
+    gain: float = 0.2
+    offset: float = 0.1
+    noise: float = 0.1
+    focus: float = 0.5
+    fewer_planes: float = 0.25
+    blur: float = 0.1
+    spots: float = 0.3
+
+
+def random_crop(
+    stack: Array, truth: Array, size: int, augmentation: Augmentation, random: np.random.Generator
+) -> tuple[Array, Array]:
+    """Cut a randomly placed, turned and zoomed square out of a field, and vary how it was taken.
+
+    Parameters
+    ----------
+    stack : ndarray
+        Shape (Y, X, planes), float32, scaled.
+    truth : ndarray
+        Shape (Y, X, labels), float32, NaN where it is not known.
+    size : int
+        Side of the crop in pixels.
+    augmentation : Augmentation
+        How strongly to vary.
+    random : numpy.random.Generator
+        Source of all chance.
+
+    Returns
+    -------
+    tuple of ndarray
+        The crop's stack (size, size, planes) and truth (size, size, labels).
+    """
+    stack, truth = _placed(stack, truth, size, augmentation, random)
+    if augmentation.rotate:
+        turns = int(random.integers(4))
+        stack, truth = np.rot90(stack, turns), np.rot90(truth, turns)
+        if random.random() < 0.5:
+            stack, truth = stack[:, ::-1], truth[:, ::-1]
+    return _seen(np.ascontiguousarray(stack), augmentation, random), np.ascontiguousarray(truth)
+
+
+def _placed(
+    stack: Array, truth: Array, size: int, augmentation: Augmentation, random: np.random.Generator
+) -> tuple[Array, Array]:
+    """Rotate, zoom and stretch about a random place; outside the field it is mirrored."""
+    from scipy import ndimage
+
+    height, width = stack.shape[:2]
+    angle = random.uniform(-np.pi, np.pi) if augmentation.rotate else 0.0
+    zoom = np.exp(random.normal() * augmentation.zoom)
+    stretch = np.exp(random.normal() * augmentation.stretch)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = zoom * turn @ np.diag([stretch, 1.0])
+    center = np.array([random.uniform(0, height), random.uniform(0, width)])
+    # Only the pixels around the crop are gathered, so that a large field costs no more than a small one.
+    reach = int(np.abs(matrix).sum(axis=1).max() * size / 2) + 2
+    corner = center.astype(int) - reach
+    window = np.ix_(*(mirrored(np.arange(c, c + 2 * reach), n) for c, n in zip(corner, (height, width), strict=True)))
+    offset = center - corner - matrix @ np.array([(size - 1) / 2, (size - 1) / 2])
+
+    def warped(planes: Array) -> Array:
+        gathered = planes[window]
+        return np.stack(
+            [
+                ndimage.affine_transform(gathered[..., i], matrix, offset, (size, size), order=1, mode="nearest")
+                for i in range(planes.shape[-1])
+            ],
+            axis=-1,
+        )
+
+    return warped(stack), warped(truth)
+
+
+def _seen(stack: Array, augmentation: Augmentation, random: np.random.Generator) -> Array:
+    """Vary focus, planes, blur, dirt, contrast, brightness and noise."""
+    from scipy import ndimage
+
+    size, _, planes = stack.shape
+    if planes > 1:
+        stack = stack @ _planes_seen(planes, augmentation, random).T
+    if random.random() < augmentation.blur:
+        sigma = random.uniform(0.3, 1.5)
+        stack = ndimage.gaussian_filter(stack, (sigma, sigma, 0), mode="nearest")
+    for _ in range(random.poisson(augmentation.spots)):
+        stack = _spotted(stack, random)
+    gain = np.exp(random.normal() * augmentation.gain)
+    stack = stack * np.float32(gain) + np.float32(random.normal() * augmentation.offset)
+    noise = abs(random.normal()) * augmentation.noise
+    return stack + random.standard_normal(stack.shape, np.float32) * np.float32(noise)
+
+
+def _planes_seen(planes: int, augmentation: Augmentation, random: np.random.Generator) -> Array:
+    """Return weights that shift and stretch the focal positions, and sometimes thin the planes out."""
+    middle = (planes - 1) / 2
+    positions = middle + (np.arange(planes) - middle) * np.exp(random.normal() * 0.1)
+    positions = positions + random.normal() * augmentation.focus
+    weights = interpolation_weights(positions, planes)
+    if random.random() < augmentation.fewer_planes:
+        fewer = int(random.integers(1, planes))
+        start, stop = np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
+        kept = interpolation_weights(np.linspace(start, stop, fewer) if fewer > 1 else np.array([start]), planes)
+        spread = interpolation_weights(np.linspace(0, fewer - 1, planes), fewer)
+        weights = spread @ kept
+    return weights
+
+
+def _spotted(stack: Array, random: np.random.Generator) -> Array:
+    """Add a speck of dust or a smear: a soft-edged, elongated shadow, sharp or far out of focus."""
+    size = stack.shape[0]
+    row, column = random.uniform(0, size, 2)
+    y, x = np.ogrid[:size, :size]
+    angle = random.uniform(0, np.pi)
+    along = (y - row) * np.sin(angle) + (x - column) * np.cos(angle)
+    across = (y - row) * np.cos(angle) - (x - column) * np.sin(angle)
+    length = np.exp(random.uniform(np.log(3), np.log(size / 4)))
+    width = max(2.0, length * random.uniform(0.1, 1))
+    distance = np.sqrt((along / length) ** 2 + (across / width) ** 2)
+    edge = random.uniform(0.05, 0.6)
+    shadow = 1 / (1 + np.exp(np.clip((distance - 1) / edge, -30, 30)))
+    depth = random.normal() * 3
+    spotted = stack + (shadow * depth)[..., None]
+    if random.random() < 0.5:  # opaque: what lies behind it cannot be seen
+        spotted = stack * (1 - shadow)[..., None] + (shadow * depth)[..., None]
+    return spotted.astype(np.float32)

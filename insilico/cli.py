@@ -1,0 +1,21 @@
+"""The commands of in silico labeling: ``lincei label`` and ``lincei train``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS = {
+    "label": "Predict fluorescence images from transmitted-light images.",
+    "train": "Learn a new label from pairs of transmitted-light and stained images.",
+}
+DEMO = "insilico.demo:run"
+
+
+def command(name: str) -> typer.Typer:
+    """Return the application of one of `COMMANDS`."""
+    from insilico import commands
+
+    return {"label": commands.label_app, "train": commands.train_app}[name]()

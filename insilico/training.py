@@ -1,0 +1,607 @@
+"""Training a labeling network from pairs of transmitted-light and fluorescence images."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from insilico.augmentation import Augmentation, random_crop
+from insilico.distribution import LogisticMixture
+from insilico.options import TrainOptions
+from insilico.transmitted_light import transmitted_channel
+from insilico.z_planes import plane_weights
+from lincei.errors import LinceiError, UsageError
+from lincei.image import Image
+from lincei.metrics import coverage, nrmse, pearson_r, ssim
+from lincei.normalize import percentile_scaling, standard_scaling
+from lincei.options import resolve_options
+from lincei.pixel_size import resampled, zoom_factor
+from lincei.progress import CancelCheck, Progress, ProgressCallback, report
+from lincei.recalibration import best_factor
+from lincei.tiles import mirrored
+from lincei.training import LoopResult, LoopSettings, fingerprint_of, run_loop, training_precision
+
+if TYPE_CHECKING:
+    from insilico.network import NetworkConfig
+    from lincei.model import Model
+
+Array = NDArray[np.float32]
+
+BATCH = 4
+# Shares of the pixels (or fields) that are held out; the rest is trained on.
+TUNE_SHARE, TEST_SHARE = 0.12, 0.2
+SMALLEST_STRIP_PX = 24
+# Scaled intensities beyond this are dirt or saturation and would only disturb the network.
+CLIP = 8.0
+# The weight of the squared error of the mean beside the log likelihood of the distribution's shape.
+MEAN_WEIGHT = 50.0
+
+_COLORS = {
+    "#0000FF": ("dapi", "hoechst", "dna", "nuclei", "nucleus", "nuclear", "draq5"),
+    "#00FF00": ("map2", "dendrites", "dendrite", "gfp", "actin", "fitc"),
+    "#FF0000": ("nfh", "axons", "axon", "rfp", "mcherry", "tubulin"),
+    "#FFFF00": ("yfp",),
+    "#00FFFF": ("cfp", "membrane"),
+    "#FF00FF": ("cy5", "propidium iodide", "pi", "dead"),
+}
+_OTHER_COLORS = ("#FF8000", "#80FF00", "#00FF80", "#8000FF", "#FF0080")
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """One field: its transmitted-light image and its stained images, pixel on pixel.
+
+    Parameters
+    ----------
+    image : Image
+        Transmitted light; any number of z planes.
+    labels : mapping of str to Image
+        Stained images by the label's name. A stack is projected to its maximum. A label that other pairs
+        have may be missing here.
+    """
+
+    image: Image
+    labels: Mapping[str, Image]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field as the network sees it: stack (Y, X, planes) and truth (Y, X, labels), NaN where unknown."""
+
+    name: str
+    stack: Array
+    truth: Array
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a field."""
+
+    field: Field
+    rows: slice
+    columns: slice
+
+    @property
+    def stack(self) -> Array:
+        """The stack within the rectangle."""
+        return self.field.stack[self.rows, self.columns]
+
+    @property
+    def truth(self) -> Array:
+        """The truth within the rectangle."""
+        return self.field.truth[self.rows, self.columns]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is trained on, what is tuned on, what is only measured on, and how that was chosen, in words."""
+
+    train: tuple[Part, ...]
+    tune: tuple[Part, ...]
+    test: tuple[Part, ...]
+    description: str
+
+
+def train(
+    pairs: Sequence[TrainingPair],
+    out: str | Path,
+    options: TrainOptions | None = None,
+    *,
+    command: str = "",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelCheck | None = None,
+    **overrides: Any,
+) -> Model:
+    """Train a network that predicts the pairs' labels, and write it as a model folder.
+
+    Parameters
+    ----------
+    pairs : sequence of TrainingPair
+        From one field upwards. Three or more are split by field into train, tune and test; one or two are
+        cut into strips with a guard band between them.
+    out : str or Path
+        Folder of the model; its last part is the model's name.
+    options : TrainOptions, optional
+        The options; single ones can be given as keywords.
+    command : str, optional
+        What the user typed, for the card.
+    progress, cancelled : callable, optional
+        See `lincei.progress`. Every epoch reports a line that a person understands.
+
+    Returns
+    -------
+    Model
+        Complete, or unfinished when Keras does not run on TensorFlow (``lincei models finish`` exports it).
+
+    Raises
+    ------
+    LinceiError
+        When the pairs do not fit each other, are too small, or have nothing in them.
+    lincei.training.TrainingStoppedError
+        When it was cancelled; ``resume=True`` goes on.
+    """
+    import keras
+
+    from insilico.network import NetworkConfig
+
+    settings = resolve_options(TrainOptions, options, overrides)
+    out = Path(out)
+    start = _start_model(settings.start_from)
+    labels = _label_names(pairs)
+    card_of_start = start.card if start is not None else None
+    planes = card_of_start.z_planes if card_of_start else settings.planes or max(p.image.shape[2] for p in pairs)
+    pixel_size_um = settings.pixel_size_um or (
+        card_of_start.pixel_size_um if card_of_start else pairs[0].image.pixel_size_um
+    )
+    z_step_um = card_of_start.z_step_um if card_of_start else pairs[0].image.z_step_um
+    report(progress, Progress("reading the images", 0, len(pairs)))
+    fields = [
+        field for pair in pairs for field in _fields(pair, labels, planes, z_step_um, pixel_size_um, settings)
+    ]
+    if start is None:
+        config = NetworkConfig(
+            len(labels), planes, settings.width, settings.scales, settings.components, settings.dropout
+        )
+    else:
+        stored = {**start.network()["config"], "labels": len(labels), "spread": ()}
+        config = NetworkConfig(**stored)
+    split = split_fields(fields, config.reach_px)
+    state = out.with_name(f"{out.name}.training")
+    fingerprint = fingerprint_of(
+        {**settings.to_json(), "resume": False},
+        config.to_json(),
+        labels,
+        *[array for field in fields for array in (field.stack, np.nan_to_num(field.truth, nan=-1e9))],
+    )
+    keras.utils.set_random_seed(settings.seed)
+    trainer = _compiled(config, settings)
+    if start is not None:
+        _copy_weights(start, trainer, labels)
+    first_weights = trainer.get_weights()
+
+    def loop(parts: Sequence[Part], stage: str, evaluate: Callable[[], Mapping[str, float]], steps: int) -> LoopResult:
+        return run_loop(
+            trainer,
+            _batches(parts, settings),
+            evaluate,
+            LoopSettings(
+                settings.max_minutes,
+                settings.learning_rate,
+                _epoch_steps(parts, settings),
+                max_steps=steps,
+            ),
+            seed=settings.seed,
+            fingerprint=fingerprint,
+            state_path=state / f"{stage}.npz",
+            resume=settings.resume,
+            stage=stage,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    result = loop(split.train, "training", lambda: _tune_figures(trainer, split.tune, labels), 0)
+    trainer.set_weights(result.weights)
+    report(progress, Progress("recalibrating", 0, 0))
+    config = dataclasses.replace(config, spread=recalibrated_spread(trainer, config, split.tune))
+    report(progress, Progress("measuring on the test part", 0, 0))
+    figures: dict[str, Any] = {
+        "test": measure(trainer, config, split.test, labels),
+        "split": split.description,
+        "epochs": len(result.history),
+        "minutes": round(result.minutes, 1),
+    }
+    if settings.refit:
+        keras.utils.set_random_seed(settings.seed + 1)
+        trainer = _compiled(config, settings)
+        trainer.set_weights(first_weights)
+        whole = [Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1])) for f in fields]
+        steps_done = iter(range(10**9))
+        refitted = loop(whole, "training on everything", lambda: {"score": float(next(steps_done))}, result.steps)
+        trainer.set_weights(refitted.weights)
+        figures["refit"] = (
+            "These figures are of a network trained without the tune and test parts. The weights in this folder "
+            f"were then trained anew in the same way, for the same {result.steps} steps, on all parts; no figure "
+            "of theirs on these images would mean anything."
+        )
+    report(progress, Progress("writing the model", 0, 0))
+    from insilico.model_folder import write_labeling_model
+
+    model = write_labeling_model(
+        out,
+        trainer,
+        config,
+        labels={name: label_color(name, i) for i, name in enumerate(labels)},
+        options=settings,
+        figures=figures,
+        modality=settings.modality or pairs[0].image.modality or "phase contrast",
+        pixel_size_um=pixel_size_um,
+        z_step_um=z_step_um,
+        training={
+            "command": command,
+            "fields": len(fields),
+            "field_names": [field.name for field in fields[:100]],
+            "split": split.description,
+            "backend": keras.backend.backend(),
+            "precision": training_precision(),
+            "steps": result.steps,
+            "start_from": start.name if start is not None else None,
+            "date": datetime.date.today().isoformat(),
+            "options": {**settings.to_json(), "resume": False},
+        },
+    )
+    for path in state.glob("*"):
+        path.unlink()
+    if state.exists():
+        state.rmdir()
+    return model
+
+
+def label_color(name: str, index: int = 0) -> str:
+    """Return the display color of a label: blue for nuclei, green for dendrites, red for axons, and so on."""
+    lowered = name.lower()
+    for color, words in _COLORS.items():
+        if lowered in words or any(lowered.startswith(word) for word in words if len(word) > 2):
+            return color
+    return _OTHER_COLORS[index % len(_OTHER_COLORS)]
+
+
+def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
+    """Split into train, tune and test: by field from three fields on, else into strips with guard bands.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The fields.
+    guard_px : int
+        Width of the band between two strips that is used for nothing: as far as the network reaches, so
+        that no pixel whose stain is trained on is seen when another part is predicted.
+
+    Raises
+    ------
+    LinceiError
+        When the fields are too small to be cut into strips.
+    """
+    whole = [Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1])) for f in fields]
+    if len(fields) >= 3:
+        # Every k-th, so that a folder sorted by condition gives some of each.
+        count_test, count_tune = max(1, round(TEST_SHARE * len(fields))), max(1, round(TUNE_SHARE * len(fields)))
+        order = np.random.default_rng(0).permutation(len(fields))
+        test, tune = order[:count_test], order[count_test : count_test + count_tune]
+        rest = order[count_test + count_tune :]
+        return Split(
+            tuple(whole[i] for i in sorted(rest)),
+            tuple(whole[i] for i in sorted(tune)),
+            tuple(whole[i] for i in sorted(test)),
+            f"by field: {len(rest)} to train, {len(tune)} to tune, {len(test)} to test "
+            f"({', '.join(fields[i].name for i in sorted(test)[:8])}{', ...' if len(test) > 8 else ''})",
+        )
+    parts: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
+    words = []
+    for part in whole:
+        height, width = part.field.stack.shape[:2]
+        length = max(height, width)
+        usable = length - 2 * guard_px
+        tune_px, test_px = round(TUNE_SHARE * usable), round(TEST_SHARE * usable)
+        if min(tune_px, test_px) < SMALLEST_STRIP_PX:
+            least = int(np.ceil(SMALLEST_STRIP_PX / TUNE_SHARE)) + 2 * guard_px
+            raise LinceiError(
+                f"the field is too small to train from: {height} x {width} pixels",
+                part.field.name,
+                f"Its longer side must have {least} pixels or more, or give three fields or more.",
+            )
+        train_px = usable - tune_px - test_px
+        edges = ((0, train_px), (train_px + guard_px, train_px + guard_px + tune_px), (length - test_px, length))
+        for list_of_parts, (first, last) in zip(parts, edges, strict=True):
+            strip = slice(first, last)
+            rows, columns = (strip, part.columns) if height >= width else (part.rows, strip)
+            list_of_parts.append(Part(part.field, rows, columns))
+        side = "rows" if height >= width else "columns"
+        words.append(
+            f"{part.field.name}, {side} "
+            + ", ".join(
+                f"{first} to {last - 1} {use}"
+                for use, (first, last) in zip(("train", "tune", "test"), edges, strict=True)
+            )
+        )
+    return Split(
+        *(tuple(part) for part in parts),
+        f"strips of {'one field' if len(fields) == 1 else 'two fields'} with {guard_px} px between them: "
+        + "; ".join(words),
+    )
+
+
+def predict_part(trunk: Any, part: Part, config: NetworkConfig) -> list[LogisticMixture]:
+    """Predict a part with a trunk under training, seeing the field around it.
+
+    Returns
+    -------
+    list of LogisticMixture
+        One per label, over the part's pixels, with the configuration's spread.
+    """
+    import keras
+
+    halo, stride = config.halo_px, config.total_stride
+    height, width = part.field.stack.shape[:2]
+    rows, columns = (
+        np.arange(s.start - halo, s.start + -(-(s.stop - s.start) // stride) * stride + halo)
+        for s in (part.rows, part.columns)
+    )
+    stack = part.field.stack[np.ix_(mirrored(rows, height), mirrored(columns, width))]
+    outputs = trunk.predict_on_batch(stack[None])
+    inside = np.s_[halo : halo + part.truth.shape[0], halo : halo + part.truth.shape[1]]
+    from insilico.network import distribution_of
+
+    mean = np.asarray(outputs["mean"][0], np.float32)[inside]
+    halves = distribution_of(keras.ops.convert_to_tensor(outputs["shape"]), config.labels, config.components)
+    weights, offsets, scales = (
+        np.repeat(np.repeat(np.asarray(keras.ops.convert_to_numpy(half), np.float32)[0], 2, 0), 2, 1)[inside]
+        for half in (keras.ops.exp(halves[0]), halves[1], keras.ops.exp(halves[2]))
+    )
+    return [
+        LogisticMixture(
+            np.moveaxis(weights[:, :, i], -1, 0),
+            np.moveaxis(mean[:, :, i, None] + offsets[:, :, i], -1, 0),
+            np.moveaxis(scales[:, :, i], -1, 0),
+        ).with_spread(config.spread[i])
+        for i in range(config.labels)
+    ]
+
+
+def measure(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return Pearson r, NRMSE, SSIM, CRPS and 90 % coverage for each label, over all pixels of ``parts``.
+
+    Truth and prediction are on the label's normalized scale; nothing is fitted. SSIM is the parts' mean.
+    """
+    predicted = [(part, predict_part(trunk, part, config)) for part in parts]
+    figures: dict[str, dict[str, float]] = {}
+    for i, label in enumerate(labels):
+        known = [(p.truth[..., i], d[i]) for p, d in predicted if np.isfinite(p.truth[..., i]).all()]
+        if not known:
+            continue
+        truth = np.concatenate([t.ravel() for t, _ in known])
+        mean = np.concatenate([d.mean.ravel() for _, d in known])
+        low, high = (np.concatenate([d.quantile(q).ravel() for _, d in known]) for q in (0.05, 0.95))
+        figures[label] = {
+            "pearson_r": pearson_r(mean, truth),
+            "nrmse": nrmse(mean, truth),
+            "ssim": float(np.mean([ssim(d.mean, t) for t, d in known])),
+            "crps": float(np.mean(np.concatenate([d.crps(t).ravel() for t, d in known]))),
+            "coverage_90": coverage(low, high, truth),
+        }
+    return figures
+
+
+def recalibrated_spread(trunk: Any, config: NetworkConfig, parts: Sequence[Part]) -> tuple[float, ...]:
+    """Return, for each label, the widening of its distributions that gives the best CRPS on ``parts``.
+
+    Correlation and mean do not change. A label without truth in ``parts`` keeps its spread.
+    """
+    plain = dataclasses.replace(config, spread=())
+    predicted = [(part, predict_part(trunk, part, plain)) for part in parts]
+    factors = []
+    for i in range(config.labels):
+        known = [(p.truth[::2, ::2, i], d[i]) for p, d in predicted if np.isfinite(p.truth[..., i]).all()]
+
+        def score(factor: float, known: Sequence[tuple[Array, LogisticMixture]] = tuple(known)) -> float:
+            return float(np.mean([_thinned(d).with_spread(factor).crps(t).mean() for t, d in known]))
+
+        factors.append(best_factor(score) if known else 1.0)
+    return tuple(factors)
+
+
+def _thinned(mixture: LogisticMixture) -> LogisticMixture:
+    """Every second pixel along y and x: as good an average in a quarter of the time."""
+    return LogisticMixture(
+        mixture.weights[:, ::2, ::2], mixture.locations[:, ::2, ::2], mixture.scales[:, ::2, ::2]
+    )
+
+
+def _tune_figures(trunk: Any, parts: Sequence[Part], labels: Sequence[str]) -> dict[str, float]:
+    """Return the correlation of each label on tune, and their mean as the score."""
+    values: dict[str, list[tuple[Array, Array]]] = {label: [] for label in labels}
+    reach = _trunk_config(trunk)
+    for part in parts:
+        predicted = predict_part(trunk, part, reach)
+        for i, label in enumerate(labels):
+            if np.isfinite(part.truth[..., i]).all():
+                values[label].append((predicted[i].mean.ravel(), part.truth[..., i].ravel()))
+    figures = {
+        f"r({label})": pearson_r(*(np.concatenate(arrays) for arrays in zip(*known, strict=True)))
+        for label, known in values.items()
+        if known
+    }
+    score = float(np.nanmean(list(figures.values()))) if figures else 0.0
+    return {**figures, "score": score if np.isfinite(score) else -1.0}
+
+
+def _trunk_config(trunk: Any) -> NetworkConfig:
+    config: NetworkConfig = trunk.lincei_config
+    return config
+
+
+def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
+    """Build the trunk with its loss and optimizer."""
+    import keras
+
+    from insilico.network import build_trunk, mixture_nll
+
+    trunk = build_trunk(config, dtype=training_precision())
+    ops = keras.ops
+
+    class Trainer(keras.Model):  # type: ignore[misc]
+        """The trunk with the loss of the labels that a field has."""
+
+        def compute_loss(
+            self,
+            x: Any = None,
+            y: Any = None,
+            y_pred: Any = None,
+            sample_weight: Any = None,
+            training: bool = True,
+        ) -> Any:
+            truth, known = y[..., : config.labels], y[..., config.labels :]
+            squared = ops.square(y_pred["mean"] - truth) * known
+            # Only the shape of the distribution learns from the likelihood, and at every second pixel; the
+            # mean learns from the squared error, which is what correlation rewards.
+            residual = ops.stop_gradient(truth - y_pred["mean"])[:, ::2, ::2]
+            nll = mixture_nll(residual, y_pred["shape"], config.components) * known[:, ::2, ::2]
+            share = ops.maximum(ops.mean(known), 1e-6)
+            return (MEAN_WEIGHT * ops.mean(squared) + ops.mean(nll)) / share
+
+    trainer = Trainer(trunk.inputs, trunk.output, name="trunk")
+    trainer.lincei_config = config
+    trainer.compile(
+        optimizer=keras.optimizers.AdamW(settings.learning_rate, weight_decay=1e-3, clipnorm=1.0),
+        # Compiling to XLA pays on JAX only: on TensorFlow it loses oneDNN's fast bfloat16 convolutions.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    return trainer
+
+
+def _batches(
+    parts: Sequence[Part], settings: TrainOptions
+) -> Callable[[np.random.Generator], tuple[Array, Array]]:
+    """Return a function that makes a batch; large parts are drawn from more often."""
+    areas = np.array([part.truth.shape[0] * part.truth.shape[1] for part in parts], float)
+    chances = areas / areas.sum()
+    augmentation = Augmentation(rotate=settings.rotate)
+
+    def batch(random: np.random.Generator) -> tuple[Array, Array]:
+        stacks, targets = [], []
+        for index in random.choice(len(parts), BATCH, p=chances):
+            part = parts[index]
+            stack, truth = random_crop(part.stack, part.truth, settings.crop_px, augmentation, random)
+            known = np.isfinite(truth)
+            stacks.append(stack)
+            targets.append(np.concatenate([np.where(known, truth, 0), known], axis=-1, dtype=np.float32))
+        return np.stack(stacks), np.stack(targets)
+
+    return batch
+
+
+def _epoch_steps(parts: Sequence[Part], settings: TrainOptions) -> int:
+    """An epoch shows about three times as many pixels as there are, within limits that keep it readable."""
+    pixels = sum(part.truth.shape[0] * part.truth.shape[1] for part in parts)
+    return int(np.clip(3 * pixels / (BATCH * settings.crop_px**2), 20, 120))
+
+
+def _label_names(pairs: Sequence[TrainingPair]) -> list[str]:
+    if not pairs:
+        raise UsageError("there is nothing to train from", "", "Give at least one image and one label.")
+    names = list(dict.fromkeys(name for pair in pairs for name in pair.labels))
+    if not names:
+        raise UsageError("no label is given", "", "Add --label NAME=PATTERN.")
+    return names
+
+
+def _fields(
+    pair: TrainingPair,
+    labels: Sequence[str],
+    planes: int,
+    z_step_um: float | None,
+    pixel_size_um: float | None,
+    settings: TrainOptions,
+) -> list[Field]:
+    """Read, check, scale and resample a pair; each time point becomes a field."""
+    image, where = pair.image, pair.image.source or pair.image.name
+    channel = transmitted_channel(image, settings.channel)
+    scaling = standard_scaling(image, channel)
+    weights = plane_weights(
+        image.shape[2], planes, z_step_um=image.z_step_um, network_z_step_um=z_step_um
+    )
+    truths: dict[str, Image] = {}
+    for name, label in pair.labels.items():
+        if label.shape[3:] != image.shape[3:] or label.shape[0] != image.shape[0]:
+            raise LinceiError(
+                f"the label {name!r} is {label.shape[3]} x {label.shape[4]} pixels (y by x) at {label.shape[0]} "
+                f"time(s), its input {image.shape[3]} x {image.shape[4]} at {image.shape[0]}",
+                label.source or label.name,
+                f"Label and input ({where}) must lie pixel on pixel; crop or resize one of them.",
+            )
+        if label.shape[1] != 1:
+            raise LinceiError(
+                f"the label {name!r} has {label.shape[1]} channels, and one is needed",
+                label.source or label.name,
+                "Save the channel of this label as an image of its own.",
+            )
+        truths[name] = label
+    scalings = {
+        name: percentile_scaling(label, 0, background=settings.background_percentile, bright=settings.bright_percentile)
+        for name, label in truths.items()
+    }
+    fields = []
+    for t in range(image.shape[0]):
+        moment = {"T": slice(t, t + 1)}
+        stack = image.read({**moment, "C": slice(channel, channel + 1)})[0, 0]
+        scaled = np.clip(scaling.apply(stack), -CLIP, CLIP)
+        seen = np.moveaxis(np.tensordot(weights, scaled, axes=1), 0, -1)
+        truth = np.full((*seen.shape[:2], len(labels)), np.nan, np.float32)
+        for name, label in truths.items():
+            plane = label.read(moment)[0, 0].max(axis=0)
+            truth[..., labels.index(name)] = scalings[name].apply(plane)
+        if zoom_factor(image.pixel_size_um, pixel_size_um) != 1:
+            seen, truth = (
+                resampled(array, zoom_factor(image.pixel_size_um, pixel_size_um)) for array in (seen, truth)
+            )
+        name = image.name if image.shape[0] == 1 else f"{image.name} t={t}"
+        fields.append(Field(name, np.ascontiguousarray(seen, np.float32), truth))
+    return fields
+
+
+def _start_model(name: str | None) -> Model | None:
+    if name is None:
+        return None
+    from lincei.model import find_model
+
+    return find_model(name, task="label")
+
+
+def _copy_weights(start: Model, trunk: Any, labels: Sequence[str]) -> None:
+    """Take over the weights of a trained model; of its heads, those of labels with the same name."""
+    old = start.load_keras().get_layer("trunk")
+    known = [label.name for label in start.card.labels]
+    pairs = [(i, known.index(name)) for i, name in enumerate(labels) if name in known]
+    for layer_new, layer_old in zip(trunk.layers, old.layers, strict=True):
+        if layer_new.name not in ("mean", "shape"):
+            layer_new.set_weights(layer_old.get_weights())
+            continue
+        per_label = layer_new.get_weights()[1].size // len(labels)
+        new, given = layer_new.get_weights(), layer_old.get_weights()
+        for i, j in pairs:
+            into, from_ = slice(i * per_label, (i + 1) * per_label), slice(j * per_label, (j + 1) * per_label)
+            if layer_new.name == "mean":  # a transposed convolution: kernel (y, x, out, in)
+                new[0][:, :, into], new[1][into] = given[0][:, :, from_], given[1][from_]
+            else:
+                new[0][..., into], new[1][into] = given[0][..., from_], given[1][from_]
+        layer_new.set_weights(new)
+
+

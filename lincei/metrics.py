@@ -1,0 +1,52 @@
+"""Figures of merit between a prediction and the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+
+
+def pearson_r(prediction: Array, truth: Array) -> float:
+    """Pearson correlation coefficient over all pixels; NaN when either is constant.
+
+    Examples
+    --------
+    >>> round(pearson_r(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0])), 6)
+    1.0
+    """
+    a = np.asarray(prediction, np.float64).ravel()
+    b = np.asarray(truth, np.float64).ravel()
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm > 0 else float("nan")
+
+
+def nrmse(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
+    """Root-mean-square error as a share of ``data_range`` (1 on a label's normalized scale)."""
+    difference = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
+    return float(np.sqrt(np.mean(difference**2)) / data_range)
+
+
+def ssim(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
+    """Structural similarity index of two planes (Wang et al., IEEE TIP 13:600, 2004), 7x7 windows.
+
+    NaN for planes smaller than a window.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(prediction.shape) < 7:
+        return float("nan")
+    return float(
+        structural_similarity(
+            np.asarray(prediction, np.float64), np.asarray(truth, np.float64), data_range=data_range
+        )
+    )
+
+
+def coverage(low: Array, high: Array, truth: Array) -> float:
+    """Share of pixels whose truth lies between ``low`` and ``high``, both included."""
+    return float(np.mean((truth >= low) & (truth <= high)))
