@@ -20,7 +20,8 @@ class Augmentation:
     Parameters
     ----------
     rotate : bool
-        Any rotation and mirroring; False keeps the direction of shadows.
+        Any rotation and mirroring; False turns by 45 degrees at most and does not mirror, so that shadows
+        keep their side.
     zoom : float
         Standard deviation of the logarithm of the magnification.
     stretch : float
@@ -90,7 +91,8 @@ def _placed(
     from scipy import ndimage
 
     height, width = stack.shape[:2]
-    angle = random.uniform(-np.pi, np.pi) if augmentation.rotate else 0.0
+    most = np.pi if augmentation.rotate else np.pi / 4
+    angle = random.uniform(-most, most)
     zoom = np.exp(random.normal() * augmentation.zoom)
     stretch = np.exp(random.normal() * augmentation.stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -99,14 +101,18 @@ def _placed(
     # Only the pixels around the crop are gathered, so that a large field costs no more than a small one.
     reach = int(np.abs(matrix).sum(axis=1).max() * size / 2) + 2
     corner = center.astype(int) - reach
-    window = np.ix_(*(mirrored(np.arange(c, c + 2 * reach), n) for c, n in zip(corner, (height, width), strict=True)))
+    window = np.ix_(
+        *(mirrored(np.arange(c, c + 2 * reach), n) for c, n in zip(corner, (height, width), strict=True))
+    )
     offset = center - corner - matrix @ np.array([(size - 1) / 2, (size - 1) / 2])
 
     def warped(planes: Array) -> Array:
         gathered = planes[window]
         return np.stack(
             [
-                ndimage.affine_transform(gathered[..., i], matrix, offset, (size, size), order=1, mode="nearest")
+                ndimage.affine_transform(
+                    gathered[..., i], matrix, offset, (size, size), order=1, mode="nearest"
+                )
                 for i in range(planes.shape[-1])
             ],
             axis=-1,
@@ -119,7 +125,7 @@ def _seen(stack: Array, augmentation: Augmentation, random: np.random.Generator)
     """Vary focus, planes, blur, dirt, contrast, brightness and noise."""
     from scipy import ndimage
 
-    size, _, planes = stack.shape
+    planes = stack.shape[-1]
     if planes > 1:
         stack = stack @ _planes_seen(planes, augmentation, random).T
     if random.random() < augmentation.blur:
@@ -141,8 +147,12 @@ def _planes_seen(planes: int, augmentation: Augmentation, random: np.random.Gene
     weights = interpolation_weights(positions, planes)
     if random.random() < augmentation.fewer_planes:
         fewer = int(random.integers(1, planes))
-        start, stop = np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
-        kept = interpolation_weights(np.linspace(start, stop, fewer) if fewer > 1 else np.array([start]), planes)
+        start, stop = (
+            np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
+        )
+        kept = interpolation_weights(
+            np.linspace(start, stop, fewer) if fewer > 1 else np.array([start]), planes
+        )
         spread = interpolation_weights(np.linspace(0, fewer - 1, planes), fewer)
         weights = spread @ kept
     return weights

@@ -50,12 +50,16 @@ def train_app() -> typer.Typer:
     def train(
         inputs: Annotated[
             str,
-            typer.Option("--input", help="Pattern of the transmitted-light images, or isl:FOLDER.", metavar="PATTERN"),
+            typer.Option(
+                "--input", help="Pattern of the transmitted-light images, or isl:FOLDER.", metavar="PATTERN"
+            ),
         ],
         out: Annotated[Path, typer.Option(help="Folder of the model; its last part is the model's name.")],
         label: Annotated[
             list[str],
-            typer.Option(help="A label's name and the pattern of its stained images.", metavar="NAME=PATTERN"),
+            typer.Option(
+                help="A label's name and the pattern of its stained images.", metavar="NAME=PATTERN"
+            ),
         ] = [],  # noqa: B006 - Typer's way to say "none given"
         *,
         options: TrainOptions,

@@ -92,7 +92,7 @@ class LogisticMixture:
         return result
 
     def quantile(self, probability: float) -> Array:
-        """Return the value below which a share ``probability`` (0 to 1, exclusive) of the distribution lies."""
+        """Return the value below which a share ``probability`` (between 0 and 1) of the distribution lies."""
         if not 0 < probability < 1:
             raise ValueError(f"probability must be between 0 and 1, not {probability}")
         return self._by_chunks(lambda chunk: chunk._quantile(probability))
@@ -208,9 +208,7 @@ class LogisticMixture:
     def with_spread(self, factor: float) -> LogisticMixture:
         """Widen every distribution about its mean; mean and correlation stay, sd is multiplied."""
         mean = self.mean
-        return LogisticMixture(
-            self.weights, mean + factor * (self.locations - mean), factor * self.scales
-        )
+        return LogisticMixture(self.weights, mean + factor * (self.locations - mean), factor * self.scales)
 
     def _by_chunks(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """Apply ``function`` to parts of the pixels, on all cores (NumPy releases the interpreter)."""

@@ -58,7 +58,9 @@ def label_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LinceiError(
-            f"the folder for the results cannot be made ({error.strerror})", str(folder), "Choose another with --out."
+            f"the folder for the results cannot be made ({error.strerror})",
+            str(folder),
+            "Choose another with --out.",
         ) from error
 
     def job(
@@ -82,7 +84,8 @@ def label_one(
     as_zarr = is_zarr(group.paths[0])
     suffix = ".ome.zarr" if as_zarr else ".ome.tif"
     paths = {
-        name: folder / f"{group.stem}{'' if name == 'mean' else f'.{name}'}{suffix}" for name in options.statistics
+        name: folder / f"{group.stem}{'' if name == 'mean' else f'.{name}'}{suffix}"
+        for name in options.statistics
     }
     if as_zarr:
         _label_into_zarr(image, paths, options, progress, cancelled)

@@ -23,7 +23,7 @@ from lincei.model import Model, find_model
 from lincei.normalize import IntensityScaling, not_finite, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import ResampledArray, zoom_factor
-from lincei.progress import CancelCheck, Progress, ProgressCallback, report
+from lincei.progress import CancelCheck, ProgressCallback, report
 from lincei.tiles import Tile, plan_tiles, read_tile, run_tiles
 
 Array = NDArray[np.float32]
@@ -154,7 +154,12 @@ def label(
         "note": "Predicted from transmitted light, not measured. Research use only.",
         "lincei_version": lincei.__version__,
         "models": [
-            {"name": m.name, "version": m.card.created, "hash": m.hash, "labels": [x.name for x in m.card.labels]}
+            {
+                "name": m.name,
+                "version": m.card.created,
+                "hash": m.hash,
+                "labels": [x.name for x in m.card.labels],
+            }
             for m in models
         ],
         "parameters": settings.to_json(),
@@ -201,9 +206,7 @@ def _predict(
     def compute(item: tuple[int, Tile], stack: Array) -> dict[str, Array]:
         tile = item[1]
         inside = tuple(slice(halo + part.start, halo + part.stop) for part in tile.inside)
-        outputs = {
-            name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()
-        }
+        outputs = {name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()}
         return _statistics(outputs, settings.statistics, len(plan.model.card.labels), plan.chosen)
 
     def write(item: tuple[int, Tile], values: dict[str, Array]) -> None:
@@ -301,7 +304,8 @@ def _template(image: Image, plans: Sequence[Plan]) -> Image:
     labels = [(plan.model, plan.model.card.labels[i]) for plan in plans for i in plan.chosen]
     counts = [label.name for _, label in labels]
     names = tuple(
-        label.name if counts.count(label.name) == 1 else f"{label.name} ({model.name})" for model, label in labels
+        label.name if counts.count(label.name) == 1 else f"{label.name} ({model.name})"
+        for model, label in labels
     )
     shape = (image.shape[0], len(labels), 1, *image.shape[3:])
     return Image(
@@ -327,7 +331,7 @@ class _Shape:
         raise TypeError("these pixels are not computed yet")
 
 
-def _in_memory(statistic: str, template: Image) -> Array:
+def _in_memory(_statistic: str, template: Image) -> Array:
     return np.empty(template.shape, np.float32)
 
 
@@ -339,7 +343,9 @@ def _counted(progress: ProgressCallback | None, before: int, total: int) -> Prog
     """Place one model's progress within all models'."""
     if progress is None:
         return None
-    return lambda update: report(progress, dataclasses.replace(update, done=before + update.done, total=total))
+    return lambda update: report(
+        progress, dataclasses.replace(update, done=before + update.done, total=total)
+    )
 
 
 def _measured_drift(image: Image, channel: int) -> float:

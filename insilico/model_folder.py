@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lincei.model import Model
 
 PAPER = (
-    "Christiansen et al., In Silico Labeling: Predicting Fluorescent Labels in Unlabeled Images, Cell 173:792 (2018)",
+    "Christiansen et al., In Silico Labeling: Predicting Fluorescent Labels in Unlabeled Images, "
+    "Cell 173:792 (2018)",
     "10.1016/j.cell.2018.03.040",
 )
 
@@ -74,7 +75,9 @@ def write_labeling_model(
     plain = build_trunk(config)
     plain.set_weights(trunk.get_weights())
     network = serving_network(plain, config)
-    per_label = [f"{kind} {k + 1}" for kind in ("weight", "location", "scale") for k in range(config.components)]
+    per_label = [
+        f"{kind} {k + 1}" for kind in ("weight", "location", "scale") for k in range(config.components)
+    ]
     card = Card(
         name=folder.name,
         task="label",

@@ -162,9 +162,7 @@ def serving_network(trunk: keras.Model, config: NetworkConfig) -> keras.Model:
         for part in (weights, offsets, scales)
     ]
     parameters = _Parameters(config.labels, config.components)([outputs["mean"], *full])
-    return keras.Model(
-        stack, {"mean": outputs["mean"], "sd": sd, "parameters": parameters}, name="labeling"
-    )
+    return keras.Model(stack, {"mean": outputs["mean"], "sd": sd, "parameters": parameters}, name="labeling")
 
 
 def distribution_of(shape: Any, labels: int, components: int) -> tuple[Any, Any, Any]:

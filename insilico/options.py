@@ -54,12 +54,14 @@ class LabelOptions(Options):
 class TrainOptions(Options):
     """Options of `insilico.train`."""
 
-    max_minutes: float = option(10.0, "Time for training; it ends earlier when nothing improves.", unit="min", above=0)
+    max_minutes: float = option(
+        10.0, "Time for training; it ends earlier when nothing improves.", unit="min", above=0
+    )
     start_from: str | None = option(None, "Name or folder of a model to start from; anew when left out.")
     resume: bool = option(False, "Go on with a training of the same images and options that was stopped.")
     refit: bool = option(
         False,
-        "After measuring, train once more as long on all pixels; the figures stay those of the first training.",
+        "After measuring, train once more as long on all pixels; the figures are of the first training.",
     )
     pixel_size_um: float | None = option(
         None,
@@ -80,7 +82,8 @@ class TrainOptions(Options):
         99.9, "Percentile of a stained image that is 1 on the label's scale.", minimum=0, maximum=100
     )
     rotate: bool = option(
-        True, "Also train on rotated and mirrored images; --no-rotate keeps the direction of shadows."
+        True,
+        "Turn and mirror crops at will; --no-rotate turns them by 45 degrees at most (shadows keep sides).",
     )
     seed: int = option(0, "Seed of all chance.", minimum=0, advanced=True)
     planes: int = option(

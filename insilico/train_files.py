@@ -57,13 +57,11 @@ def train_files(
     pairs = _isl_pairs(inputs, labels) if inputs.startswith(ISL_PRESET) else _pattern_pairs(inputs, labels)
     command = "lincei " + " ".join(shlex.quote(word) for word in sys.argv[1:])
     try:
-        return train(
-            pairs, out, options, command=command, progress=progress, cancelled=cancelled
-        )
+        return train(pairs, out, options, command=command, progress=progress, cancelled=cancelled)
     except TrainingStoppedError as stopped:
         warnings.warn(
-            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command with "
-            "--resume to go on.",
+            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
+            "with --resume to go on.",
             LinceiWarning,
             stacklevel=2,
         )
@@ -75,13 +73,17 @@ def _pattern_pairs(inputs: str, labels: Sequence[str]) -> list[TrainingPair]:
     for text in labels:
         name, equals, pattern = text.partition("=")
         if not (name and equals and pattern):
-            raise UsageError(f"--label {text!r} is not of the form NAME=PATTERN", "", "For example: DAPI=dapi_*.tif")
+            raise UsageError(
+                f"--label {text!r} is not of the form NAME=PATTERN", "", "Such as: DAPI=dapi_*.tif"
+            )
         if name in patterns:
             raise UsageError(f"the label {name!r} is given twice", "", "Give each label one pattern.")
         patterns[name] = pattern
     if not patterns:
         raise UsageError("no label is given", "", "Add --label NAME=PATTERN.")
-    pairing = pair(find_inputs([inputs]), {name: find_inputs([pattern]) for name, pattern in patterns.items()})
+    pairing = pair(
+        find_inputs([inputs]), {name: find_inputs([pattern]) for name, pattern in patterns.items()}
+    )
     if not pairing.pairs:
         raise LinceiError(
             "no input has a label of its own", inputs, " ".join(pairing.unpaired[:6]) or "Check the patterns."
@@ -106,6 +108,8 @@ def _isl_pairs(inputs: str, labels: Sequence[str]) -> list[TrainingPair]:
             )
     if not pairs:
         raise LinceiError(
-            "no field has the labels that are asked for", inputs, f"There are: {', '.join(sorted(found)) or 'none'}."
+            "no field has the labels that are asked for",
+            inputs,
+            f"There are: {', '.join(sorted(found)) or 'none'}.",
         )
     return pairs

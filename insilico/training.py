@@ -156,7 +156,9 @@ def train(
     start = _start_model(settings.start_from)
     labels = _label_names(pairs)
     card_of_start = start.card if start is not None else None
-    planes = card_of_start.z_planes if card_of_start else settings.planes or max(p.image.shape[2] for p in pairs)
+    planes = (
+        card_of_start.z_planes if card_of_start else settings.planes or max(p.image.shape[2] for p in pairs)
+    )
     pixel_size_um = settings.pixel_size_um or (
         card_of_start.pixel_size_um if card_of_start else pairs[0].image.pixel_size_um
     )
@@ -186,7 +188,9 @@ def train(
         _copy_weights(start, trainer, labels)
     first_weights = trainer.get_weights()
 
-    def loop(parts: Sequence[Part], stage: str, evaluate: Callable[[], Mapping[str, float]], steps: int) -> LoopResult:
+    def loop(
+        parts: Sequence[Part], stage: str, evaluate: Callable[[], Mapping[str, float]], steps: int
+    ) -> LoopResult:
         return run_loop(
             trainer,
             _batches(parts, settings),
@@ -223,12 +227,14 @@ def train(
         trainer.set_weights(first_weights)
         whole = [Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1])) for f in fields]
         steps_done = iter(range(10**9))
-        refitted = loop(whole, "training on everything", lambda: {"score": float(next(steps_done))}, result.steps)
+        refitted = loop(
+            whole, "training on everything", lambda: {"score": float(next(steps_done))}, result.steps
+        )
         trainer.set_weights(refitted.weights)
         figures["refit"] = (
-            "These figures are of a network trained without the tune and test parts. The weights in this folder "
-            f"were then trained anew in the same way, for the same {result.steps} steps, on all parts; no figure "
-            "of theirs on these images would mean anything."
+            "These figures are of a network trained without the tune and test parts. The weights in this "
+            f"folder were then trained anew in the same way, for the same {result.steps} steps, on all "
+            "parts; no figure of theirs on these images would mean anything."
         )
     report(progress, Progress("writing the model", 0, 0))
     from insilico.model_folder import write_labeling_model
@@ -291,7 +297,10 @@ def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
     whole = [Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1])) for f in fields]
     if len(fields) >= 3:
         # Every k-th, so that a folder sorted by condition gives some of each.
-        count_test, count_tune = max(1, round(TEST_SHARE * len(fields))), max(1, round(TUNE_SHARE * len(fields)))
+        count_test, count_tune = (
+            max(1, round(TEST_SHARE * len(fields))),
+            max(1, round(TUNE_SHARE * len(fields))),
+        )
         order = np.random.default_rng(0).permutation(len(fields))
         test, tune = order[:count_test], order[count_test : count_test + count_tune]
         rest = order[count_test + count_tune :]
@@ -317,7 +326,11 @@ def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
                 f"Its longer side must have {least} pixels or more, or give three fields or more.",
             )
         train_px = usable - tune_px - test_px
-        edges = ((0, train_px), (train_px + guard_px, train_px + guard_px + tune_px), (length - test_px, length))
+        edges = (
+            (0, train_px),
+            (train_px + guard_px, train_px + guard_px + tune_px),
+            (length - test_px, length),
+        )
         for list_of_parts, (first, last) in zip(parts, edges, strict=True):
             strip = slice(first, last)
             rows, columns = (strip, part.columns) if height >= width else (part.rows, strip)
@@ -331,7 +344,9 @@ def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
             )
         )
     return Split(
-        *(tuple(part) for part in parts),
+        tuple(parts[0]),
+        tuple(parts[1]),
+        tuple(parts[2]),
         f"strips of {'one field' if len(fields) == 1 else 'two fields'} with {guard_px} px between them: "
         + "; ".join(words),
     )
@@ -462,11 +477,11 @@ def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
 
         def compute_loss(
             self,
-            x: Any = None,
+            x: Any = None,  # noqa: ARG002 - Keras calls it by these names
             y: Any = None,
             y_pred: Any = None,
-            sample_weight: Any = None,
-            training: bool = True,
+            sample_weight: Any = None,  # noqa: ARG002
+            training: bool = True,  # noqa: ARG002
         ) -> Any:
             truth, known = y[..., : config.labels], y[..., config.labels :]
             squared = ops.square(y_pred["mean"] - truth) * known
@@ -535,15 +550,13 @@ def _fields(
     image, where = pair.image, pair.image.source or pair.image.name
     channel = transmitted_channel(image, settings.channel)
     scaling = standard_scaling(image, channel)
-    weights = plane_weights(
-        image.shape[2], planes, z_step_um=image.z_step_um, network_z_step_um=z_step_um
-    )
+    weights = plane_weights(image.shape[2], planes, z_step_um=image.z_step_um, network_z_step_um=z_step_um)
     truths: dict[str, Image] = {}
     for name, label in pair.labels.items():
         if label.shape[3:] != image.shape[3:] or label.shape[0] != image.shape[0]:
             raise LinceiError(
-                f"the label {name!r} is {label.shape[3]} x {label.shape[4]} pixels (y by x) at {label.shape[0]} "
-                f"time(s), its input {image.shape[3]} x {image.shape[4]} at {image.shape[0]}",
+                f"the label {name!r} is {label.shape[3]} x {label.shape[4]} pixels (y by x) at "
+                f"{label.shape[0]} time(s), its input {image.shape[3]} x {image.shape[4]} at {image.shape[0]}",
                 label.source or label.name,
                 f"Label and input ({where}) must lie pixel on pixel; crop or resize one of them.",
             )
@@ -555,7 +568,9 @@ def _fields(
             )
         truths[name] = label
     scalings = {
-        name: percentile_scaling(label, 0, background=settings.background_percentile, bright=settings.bright_percentile)
+        name: percentile_scaling(
+            label, 0, background=settings.background_percentile, bright=settings.bright_percentile
+        )
         for name, label in truths.items()
     }
     fields = []
@@ -603,5 +618,3 @@ def _copy_weights(start: Model, trunk: Any, labels: Sequence[str]) -> None:
             else:
                 new[0][..., into], new[1][into] = given[0][..., from_], given[1][from_]
         layer_new.set_weights(new)
-
-

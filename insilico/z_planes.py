@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,11 @@ _DRIFT_WINDOW = 512
 
 
 def plane_weights(
-    planes: int, network_planes: int, *, z_step_um: float | None = None, network_z_step_um: float | None = None
+    planes: int,
+    network_planes: int,
+    *,
+    z_step_um: float | None = None,
+    network_z_step_um: float | None = None,
 ) -> NDArray[np.float32]:
     """Return how much each plane of a stack contributes to each plane that the network takes.
 
@@ -45,8 +51,8 @@ def plane_weights(
         offsets = (np.arange(network_planes) - (network_planes - 1) / 2) * (network_z_step_um / z_step_um)
         positions = (planes - 1) / 2 + offsets
     else:
-        ends = (0, planes - 1) if network_planes > 1 else ((planes - 1) / 2, (planes - 1) / 2)
-        positions = np.linspace(*ends, network_planes)
+        half = (planes - 1) / 2 if network_planes > 1 else 0.0
+        positions = (planes - 1) / 2 + np.linspace(-half, half, network_planes)
     return interpolation_weights(positions, planes)
 
 
@@ -97,7 +103,7 @@ def drift_px(image: Image, *, t: int = 0, channel: int = 0) -> float:
     if not all(plane.any() for plane in stack):
         return 0.0
     position, positions = np.zeros(2), [np.zeros(2)]
-    for before, after in zip(stack, stack[1:], strict=False):
+    for before, after in itertools.pairwise(stack):
         # Normalization weighs noise as much as structure, and planes differ in contrast anyway.
         shift, _, _ = phase_cross_correlation(before, after, upsample_factor=10, normalization=None)
         position = position + shift

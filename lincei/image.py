@@ -724,6 +724,8 @@ def _write_error(error: OSError, path: Path) -> LinceiError:
     where, elsewhere = str(path), "Choose another output folder."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LinceiError("no space is left on the disk", where, f"Free some. {elsewhere}")
+    if error.errno == errno.EFBIG:
+        return LinceiError("the disk cannot hold a file this large", where, elsewhere)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return LinceiError("there is no permission to write there", where, elsewhere)
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):

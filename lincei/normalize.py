@@ -82,10 +82,7 @@ def sample_channel(image: Image, channel: int) -> NDArray[np.float64]:
     """
     t, _, z, y, x = image.shape
     step = max(1, int(np.ceil(np.sqrt(t * z * y * x / SAMPLE_PIXELS))))
-    parts = [
-        block[..., ::step, ::step].reshape(-1)
-        for block in _blocks(image, channel, step)
-    ]
+    parts = [block[..., ::step, ::step].reshape(-1) for block in _blocks(image, channel)]
     values = np.concatenate(parts).astype(np.float64)
     if not np.isfinite(values).all():
         raise not_finite(image, channel)
@@ -101,7 +98,7 @@ def not_finite(image: Image, channel: int) -> LinceiError:
     )
 
 
-def _blocks(image: Image, channel: int, step: int) -> Iterator[NDArray[Any]]:
+def _blocks(image: Image, channel: int) -> Iterator[NDArray[Any]]:
     """Yield what is sampled: whole planes, or of very large planes a grid of blocks."""
     t, _, z, y, x = image.shape
     place = slice(channel, channel + 1)
@@ -136,7 +133,7 @@ def standard_scaling(image: Image, channel: int = 0) -> IntensityScaling:
     low, middle, high = np.percentile(sample_channel(image, channel), [5, 50, 95])
     if not high > low:
         raise constant_image(image, channel)
-    return IntensityScaling(float(middle), float((high - low) / _SD_BETWEEN_PERCENTILES))
+    return IntensityScaling(float(middle), float(high - low) / _SD_BETWEEN_PERCENTILES)
 
 
 def percentile_scaling(

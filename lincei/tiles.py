@@ -153,7 +153,7 @@ def run_tiles(
     items : sequence
         Tiles, or what names them.
     read, compute, write : callable
-        ``read`` and ``write`` each run in one thread of their own, in the items' order; ``compute`` runs here.
+        ``read`` and ``write`` each run in a thread of their own, in the items' order; ``compute`` here.
     stage : str
         Named in the progress.
     progress, cancelled : callable, optional

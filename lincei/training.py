@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import queue
 import threading
 import time
@@ -208,7 +207,8 @@ def run_loop(
             if stopped or state.steps % settings.epoch_steps == 0:
                 figures = _evaluated(model, state, evaluate)
                 state.epoch += 1
-                entry = {"epoch": state.epoch, "steps": state.steps, "loss": float(np.mean(losses)), **figures}
+                mean_loss = float(np.mean(losses))
+                entry = {"epoch": state.epoch, "steps": state.steps, "loss": mean_loss, **figures}
                 losses.clear()
                 state.history.append(entry)
                 if figures["score"] > state.best_score or not state.best:
@@ -288,7 +288,10 @@ def load_state(path: Path, fingerprint: str) -> LoopState:
             str(path),
             f"Give the same ones as then to go on. {start_anew}",
         )
-    return LoopState(**header, **lists)
+    state = LoopState(**header)
+    for name, arrays in lists.items():
+        setattr(state, name, arrays)
+    return state
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -368,7 +371,7 @@ def _keep(state: LoopState, model: Any, path: Path | None, fingerprint: str) -> 
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _optimizer_values(model: Any) -> list[Any]:

@@ -378,7 +378,9 @@ def _channels(omero: Any, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]
     labels = [channel.label for channel in channels]
     names = tuple(label or f"channel {i}" for i, label in enumerate(labels)) if any(labels) else ()
     colors = [str(channel.color or "").lstrip("#").upper() for channel in channels]
-    return names, tuple(f"#{color}" for color in colors) if all(len(color) == 6 for color in colors) else ()
+    # White throughout is what writers put where no color was chosen: the standard asks for one.
+    chosen = all(len(color) == 6 for color in colors) and set(colors) != {"FFFFFF"}
+    return names, tuple(f"#{color}" for color in colors) if chosen else ()
 
 
 def _blocks(
@@ -448,7 +450,7 @@ def _attributes(image: Image, levels: list[Any], provenance: Mapping[str, Any] |
 def _omero(image: Image, coarsest: Any) -> dict[str, Any]:
     """Return rendering hints, with display windows from the coarsest level's middle plane."""
     count = image.shape[1]
-    names = image.channel_names or tuple(f"channel {i}" for i in range(count))
+    names: tuple[str | None, ...] = image.channel_names or (None,) * count
     colors = image.channel_colors or ("#FFFFFF",) * count
     if image.rgb:
         names, colors = ("red", "green", "blue"), ("#FF0000", "#00FF00", "#0000FF")
@@ -462,12 +464,7 @@ def _omero(image: Image, coarsest: Any) -> dict[str, Any]:
             start, end = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
             end = end if end > start else start + 1.0
         low, high = image.intensity_range or (start, end)
-        channels.append(
-            {
-                "label": name,
-                "color": color[1:].upper(),
-                "active": True,
-                "window": {"start": start, "end": end, "min": low, "max": high},
-            }
-        )
+        window = {"start": start, "end": end, "min": low, "max": high}
+        label = {} if name is None else {"label": name}
+        channels.append({**label, "color": color[1:].upper(), "active": True, "window": window})
     return {"channels": channels, "rdefs": {"model": "color" if count > 1 else "greyscale"}}

@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import tempfile
+import threading
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +40,11 @@ PYRAMID_ABOVE = 4096
 BIGTIFF_ABOVE = 3.5 * 2**30
 IMAGEJ_LIMIT = 2**32 - 2**20
 # What tifffile logs before it goes on without the planes, which would be missing or black.
+# Of unreadable tags, those with three digits and ImageJ's matter; makers' own often are odd in good files.
 DAMAGE = re.compile(
-    r"missing|corrupt|invalid (offset|page|next)|circular|failed to (read|reshape)|no pages", re.IGNORECASE
+    r"missing|corrupted|circular|no pages|failed to (read|reshape)|invalid (next )?(page|offset to)"
+    r"|TiffTag (\d{3}|5083[89]) .*invalid",
+    re.IGNORECASE,
 )
 
 
@@ -502,9 +506,10 @@ def _tiles(
             rows = level.rows(number, top, min(top + tile, height))
             if isinstance(coarser, _ScratchPlanes):
                 coarser.put_halved(number, top, rows)
+            # Before the last tile is taken: tifffile does not come back after it.
+            counter.step()
             for left in range(0, width, tile):
                 yield np.ascontiguousarray(rows[:, left : left + tile])
-            counter.step()
 
 
 def _level_sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -921,17 +926,19 @@ def _shortened(message: str) -> str:
 
 @contextlib.contextmanager
 def _tifffile_log() -> Iterator[list[str]]:
-    """Collect what tifffile logs instead of letting it out."""
+    """Collect what tifffile logs in this thread instead of letting it out."""
     messages: list[str] = []
+    thread = threading.get_ident()
 
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
+    def collect(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        messages.append(record.getMessage())
+        return False
 
     logger = logging.getLogger("tifffile")
-    collector = Collector(logging.WARNING)
-    logger.addHandler(collector)
+    logger.addFilter(collect)
     try:
         yield messages
     finally:
-        logger.removeHandler(collector)
+        logger.removeFilter(collect)

@@ -15,7 +15,8 @@ from toy_models import TOY_TOOL, KerasFiles, card, convolution_onnx, noise, run_
 
 from lincei.engine import open_engine
 from lincei.errors import LinceiError, UsageError
-from lincei.model import Model, find_model, install_model, list_models, write_model
+from lincei.keras_network import export_onnx, named_outputs
+from lincei.model import Model, Tensor, find_model, install_model, list_models, write_model
 from lincei.model_check import check_model, check_on_all_engines
 from lincei.model_exchange import export_model, finish_model, import_model
 
@@ -68,6 +69,70 @@ def test_the_exported_network_takes_any_size(keras_files: KerasFiles) -> None:
     assert sizes[0] == ["n", 3, "y", "x"]
     assert [value.name for value in network.graph.output] == ["mean", "sd", "parameters"]
     assert all(isinstance(size[2], str) and isinstance(size[3], str) for size in sizes)
+
+
+def test_a_network_is_rebuilt_in_float32_whatever_training_used(
+    keras_model: Model, keras_files: KerasFiles
+) -> None:
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = keras_model.load_keras()
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+
+
+def test_outputs_are_named_whether_a_network_returns_a_dict_a_list_or_one_tensor() -> None:
+    assert named_outputs({"sd": 2, "mean": 1}, ["mean", "sd"]) == {"mean": 1, "sd": 2}
+    assert named_outputs([1, 2], ["mean", "sd"]) == {"mean": 1, "sd": 2}
+    assert named_outputs(1, ["mean"]) == {"mean": 1}
+    with pytest.raises(LinceiError, match="returns 2 outputs, not 1"):
+        named_outputs([1, 2], ["mean"])
+    with pytest.raises(LinceiError, match="returns mode, not mean"):
+        named_outputs({"mode": 1}, ["mean"])
+
+
+def test_a_network_with_one_answer_per_image_is_exported(keras_files: KerasFiles, tmp_path: Path) -> None:
+    import keras
+
+    stack = keras.layers.Input((None, None, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(stack))
+    network = keras.Model(stack, keras.layers.Dense(11, activation="softmax")(pooled))
+    content = export_onnx(
+        network, tmp_path / "focus.onnx", channels=1, output_names=["mean"], input_name="patch"
+    ).read_bytes()
+    patches = card(
+        name="focus-toy",
+        task="focus",
+        labels=(),
+        input=Tensor("patch", ("gray",)),
+        outputs=(Tensor("mean", tuple(f"level {k}" for k in range(11)), downsampling=None),),
+        z_planes=1,
+        total_stride=84,
+        halo_px=0,
+    )
+    images = noise(84, 84, planes=1, batch=3)
+    expected = np.asarray(network(images.transpose(0, 2, 3, 1), training=False))
+    model = write_model(
+        tmp_path / "focus-toy", patches, onnx=content, test_input=images, test_outputs={"mean": expected}
+    )
+    for name in ("openvino", "onnxruntime"):
+        assert check_model(model, name).passed
+    with open_engine(model) as engine:
+        np.testing.assert_allclose(engine.run(images)["mean"].sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_network_that_does_not_export_is_told(tmp_path: Path, keras_files: KerasFiles) -> None:
+    def network(stack: Any, training: bool) -> Any:
+        raise ValueError("no gradient here\nmany more lines")
+
+    with pytest.raises(LinceiError, match=r"does not export to ONNX \(.*no gradient here"):
+        export_onnx(network, tmp_path / "net.onnx", channels=1, output_names=["mean"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_without_tensorflow_is_finished(
