@@ -49,7 +49,7 @@ class Augmentation:
     focus: float = 0.5
     fewer_planes: float = 0.25
     blur: float = 0.1
-    spots: float = 0.3
+    spots: float = 0.5
 
 
 def random_crop(

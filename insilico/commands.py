@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,12 @@ def label_app() -> typer.Typer:
         from insilico.label_files import label_files
 
         summary = label_files(inputs, out, options, progress=progress, cancelled=cancelled)
-        print(summary.sentence())
+        if summary.failures and not (summary.done or summary.not_started or len(summary.failures) > 1):
+            raise summary.failures[0].error  # of a single input there is nothing to sum up
         for path in (path for paths in summary.done for path in paths):
-            print(f"  {path}")
+            print(path)
+        # On stderr and after the paths: stdout holds only what was made, and failures are read last.
+        print(summary.sentence(), file=sys.stderr)
         return summary.exit_code
 
     return options_command(LabelOptions, label)

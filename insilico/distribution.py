@@ -7,6 +7,8 @@ for mean, variance and cumulative distribution, and is not confined to a range o
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +34,18 @@ _BISECTIONS = 26  # halves an interval of a few units to below float32 resolutio
 _CHUNK = 1 << 16  # pixels worked on at a time, so that temporary arrays stay in the processor's cache
 
 
-@dataclass(frozen=True)
+# Places (from 0 to 1 along the quantile axis) and weights at which the entropy is integrated.
+_ROOTS, _ROOT_WEIGHTS = np.polynomial.legendre.leggauss(32)
+_PARTS = [
+    (float(root + 1) / 2, float(weight) / 2) for root, weight in zip(_ROOTS, _ROOT_WEIGHTS, strict=True)
+]
+
+# The trapezoidal rule over a standard logistic density; it converges faster than any power of the distance
+# between places.
+_STANDARD = [(1.2 * k, 1.2 / (4 * math.cosh(0.6 * k) ** 2)) for k in range(-12, 13)]
+
+
+@dataclass(frozen=True, eq=False)
 class LogisticMixture:
     """Independent mixtures of logistics, one for each pixel.
 
@@ -85,10 +98,8 @@ class LogisticMixture:
 
     def pdf(self, value: Array | float) -> Array:
         """Density at ``value``."""
-        from scipy.special import expit
-
-        z = (value - self.locations) / self.scales
-        result: Array = np.sum(self.weights / self.scales * expit(z) * expit(-z), axis=0)
+        falling = np.exp(-np.abs((value - self.locations) / self.scales))
+        result: Array = np.sum(self.weights / self.scales * falling / (1 + falling) ** 2, axis=0)
         return result
 
     def quantile(self, probability: float) -> Array:
@@ -99,7 +110,7 @@ class LogisticMixture:
 
     def _quantile(self, probability: float) -> Array:
         # Every component's own quantile lies on one side or the other of the mixture's.
-        own = self.locations + self.scales * np.log(probability / (1 - probability))
+        own = self.locations + self.scales * _standard_quantile(probability)
         low, high = own.min(axis=0), own.max(axis=0)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
@@ -141,18 +152,19 @@ class LogisticMixture:
     def entropy(self) -> Array:
         """Differential entropy in nats (on the label's normalized scale; it may be negative).
 
-        Integrated over the quantile axis: it is minus the mean of the log density over the distribution,
-        taken at the centers of 32 equally probable parts of each component.
+        Minus the mean of the log density, integrated along the quantile axis of each component by
+        Gauss-Legendre quadrature at 32 places; right to about 0.01, at worst 0.05.
         """
         return self._by_chunks(lambda chunk: chunk._entropy())
 
     def _entropy(self) -> Array:
         total = np.zeros(self.weights.shape[1:], self.weights.dtype)
-        probabilities = (np.arange(32) + 0.5) / 32
+        # The density at a component of no weight may be 0, and 0 times its logarithm is 0.
+        smallest = np.finfo(self.weights.dtype).tiny
         for weight, location, scale in zip(self.weights, self.locations, self.scales, strict=True):
-            for probability in probabilities:
-                value = location + scale * np.log(probability / (1 - probability))
-                total -= weight / 32 * np.log(self.pdf(value))
+            for probability, share in _PARTS:
+                value = location + scale * _standard_quantile(probability)
+                total -= weight * share * np.log(np.maximum(self.pdf(value), smallest))
         return total
 
     def crps(self, truth: Array) -> Array:
@@ -166,32 +178,22 @@ class LogisticMixture:
         Notes
         -----
         CRPS = E|X - y| - E|X - X'| / 2 (Gneiting and Raftery, JASA 102:359, 2007, eq. 21). For one
-        logistic E|X - y| = s (2 log(1 + e^z) - z) with z = (y - m) / s. The second term is the integral of
-        F (1 - F), taken by the trapezoidal rule on 129 places between quantiles 1e-6 and 1 - 1e-6 of the
-        outermost components.
+        logistic E|X - y| = s (2 log(1 + e^z) - z) with z = (y - m) / s, and E|X - X'| = 2 s. For two
+        components the expectation over the wider one is that closed form too, and the one over the narrower
+        is an integral over a standard logistic density (25 places, error about 1e-5 of the scale).
         """
         return self._by_chunks(lambda chunk, y: chunk._crps(y), truth)
 
     def _crps(self, truth: Array) -> Array:
-        z = (truth - self.locations) / self.scales
-        to_truth = np.sum(self.weights * self.scales * (2 * np.logaddexp(0, z) - z), axis=0)
-        tail = np.log(1e6)
-        low = (self.locations - tail * self.scales).min(axis=0)
-        high = (self.locations + tail * self.scales).max(axis=0)
-        # Places lie closer together around the mean, where narrow distributions have all their mass.
-        center = np.clip(self.mean, low, high)
-        steps = np.linspace(-1, 1, 129)
-        place_before = product_before = None
-        spread = np.zeros_like(to_truth)
-        for step in steps:
-            side = (center - low) if step < 0 else (high - center)
-            place = center + side * np.sign(step) * np.abs(step) ** 3
-            below = self.cdf(place)
-            product = below * (1 - below)
-            if place_before is not None and product_before is not None:
-                spread += (place - place_before) * (product + product_before) / 2
-            place_before, product_before = place, product
-        result: Array = to_truth - spread
+        result = np.sum(self.weights * _distance(truth, self.locations, self.scales), axis=0)
+        result -= np.sum(self.weights**2 * self.scales, axis=0)
+        for i, j in itertools.combinations(range(len(self.weights)), 2):
+            wide, narrow = np.maximum(*self.scales[[i, j]]), np.minimum(*self.scales[[i, j]])
+            apart = self.locations[i] - self.locations[j]
+            between = np.zeros_like(result)
+            for place, share in _STANDARD:
+                between += share * _distance(apart + narrow * place, 0.0, wide)
+            result -= self.weights[i] * self.weights[j] * between
         return result
 
     def statistic(self, name: str) -> Array:
@@ -207,7 +209,7 @@ class LogisticMixture:
 
     def with_spread(self, factor: float) -> LogisticMixture:
         """Widen every distribution about its mean; mean and correlation stay, sd is multiplied."""
-        mean = self.mean
+        factor, mean = float(factor), self.mean
         return LogisticMixture(self.weights, mean + factor * (self.locations - mean), factor * self.scales)
 
     def _by_chunks(self, function: Callable[..., Array], *arrays: Array) -> Array:
@@ -229,3 +231,14 @@ class LogisticMixture:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(work, starts))
         return result.reshape(shape)
+
+
+def _standard_quantile(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _distance(value: Array, location: Array | float, scale: Array) -> Array:
+    """Return the mean distance of ``value`` from a logistic: s (2 log(1 + e^z) - z)."""
+    z = np.abs(value - location) / scale
+    result: Array = scale * (z + 2 * np.log1p(np.exp(-z)))
+    return result

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lincei
-from insilico.distribution import LogisticMixture
-from insilico.options import LabelOptions
+from insilico.distribution import KIND, LogisticMixture
+from insilico.options import STATISTICS, LabelOptions
 from insilico.transmitted_light import check_modality, transmitted_channel
 from insilico.z_planes import DRIFT_WARNING_PX, drift_px, plane_weights
 from lincei.engine import Engine, cached_engine
 from lincei.errors import LinceiError, LinceiWarning, UsageError
+from lincei.formats.ome_zarr import ArraySpec
 from lincei.image import Image
 from lincei.model import Model, find_model
 from lincei.normalize import IntensityScaling, not_finite, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import ResampledArray, zoom_factor
-from lincei.progress import CancelCheck, ProgressCallback, report
+from lincei.progress import CancelCheck, Progress, ProgressCallback, report
 from lincei.tiles import Tile, plan_tiles, read_tile, run_tiles
 
 Array = NDArray[np.float32]
@@ -31,6 +34,8 @@ Array = NDArray[np.float32]
 # Scaled intensities beyond this are dirt or saturation; networks are trained with the same limit.
 CLIP = 8.0
 SMALLEST_SIDE_PX = 16
+# Pixel sizes further apart than this are a slip (nanometers, inches), or no model could bridge them.
+LARGEST_FACTOR = 10.0
 # What an engine's own outputs answer; other statistics need the distribution's parameters.
 _DIRECT = ("mean", "sd")
 
@@ -53,6 +58,8 @@ class Plan:
         The model.
     image : Image
         The transmitted-light channel at the model's pixel size, lazy.
+    channel : int
+        Which of the input's channels that is.
     weights : ndarray
         From the image's planes to the network's, shape (network planes, planes).
     scaling : IntensityScaling
@@ -63,20 +70,35 @@ class Plan:
         Channel of the result that the first of them becomes.
     factor : float
         By how much the image was enlarged.
+    full : tuple of int
+        Y and X of the result: the input's own grid.
     """
 
     model: Model
     image: Image
+    channel: int
     weights: Array
     scaling: IntensityScaling
     chosen: tuple[int, ...]
     first: int
     factor: float
+    full: tuple[int, int]
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a tile from which the result at the input's own pixel size is interpolated."""
+        return 0 if self.factor == 1 else math.ceil(max(1.0, self.factor)) + 1
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile that the network computes besides it: a multiple of its stride."""
+        stride = self.model.card.total_stride
+        return -(-(self.model.card.halo_px + self.margin) // stride) * stride
 
 
 def label(
     image: Image,
-    model: str | Model | Sequence[str | Model] | None = None,
+    model: str | Path | Model | Sequence[str | Path | Model] | None = None,
     options: LabelOptions | None = None,
     *,
     store: Store | None = None,
@@ -90,7 +112,7 @@ def label(
     ----------
     image : Image
         Gray; any number of z planes, any size, any bit depth. Time points are kept.
-    model : str, Model or several, optional
+    model : str, Path, Model or several, optional
         Name, folder or `lincei.model.Model`; goes before ``options.model``.
     options : LabelOptions, optional
         The options; single ones can be given as keywords.
@@ -111,6 +133,8 @@ def label(
     ------
     LinceiError
         When the image does not suit the model, is constant, too small, or has pixels that are no numbers.
+    UsageError
+        When the options name a label or channel that there is not.
 
     Examples
     --------
@@ -120,10 +144,102 @@ def label(
     ('DAPI', 'MAP2', 'NFH')
     """
     settings = resolve_options(LabelOptions, options, overrides)
-    chosen: Sequence[str | Model] = (
-        settings.model if model is None else [model] if isinstance(model, (str, Model)) else model
-    )
-    models = [item if isinstance(item, Model) else find_model(item, task="label") for item in chosen]
+    if model is None:
+        chosen: Sequence[str | Path | Model] = settings.model
+    else:
+        chosen = [model] if isinstance(model, (str, Path, Model)) else model
+    models = models_for(settings, chosen)
+    return label_image(image, models, settings, store=store, progress=progress, cancelled=cancelled)
+
+
+def models_for(settings: LabelOptions, chosen: Sequence[str | Path | Model]) -> list[Model]:
+    """Find the models that are asked for and check that they give what is asked of them.
+
+    Parameters
+    ----------
+    settings : LabelOptions
+        Names labels and statistics.
+    chosen : sequence of str, Path or Model
+        Names, folders or models; one that is there twice counts once.
+
+    Returns
+    -------
+    list of Model
+        Those that give at least one of the wanted labels.
+
+    Raises
+    ------
+    UsageError
+        When no model or no statistic is asked for, or a label that none of them gives.
+    LinceiError
+        When there is no such model, or it cannot give what is asked for.
+    """
+    found = [item if isinstance(item, Model) else find_model(item, task="label") for item in chosen]
+    models = list({(item.hash, item.name): item for item in found}.values())
+    if not models:
+        raise UsageError("no model is named", "", "Name one with --model; see `lincei models list`.")
+    if not settings.statistics:
+        raise UsageError("no statistic is named", "", f"Choose from: {', '.join(STATISTICS)}.")
+    names = [label.name for item in models for label in item.card.labels]
+    for wanted in settings.labels:
+        if wanted not in names:
+            raise UsageError(f"there is no label {wanted!r}", "", f"The model gives: {', '.join(names)}.")
+    models = [item for item in models if _chosen_labels(item, settings)]
+    for item in models:
+        _check_model(item, settings.statistics)
+    return models
+
+
+def open_engines(models: Sequence[Model], settings: LabelOptions) -> list[Engine]:
+    """Open the models' networks; they stay open for the next call.
+
+    Raises
+    ------
+    LinceiError
+        When no engine works, or a model is damaged.
+    """
+    return [
+        cached_engine(
+            item,
+            engine=settings.engine,
+            threads=settings.threads or None,
+            outputs=_needed_outputs(item, settings.statistics),
+        )
+        for item in models
+    ]
+
+
+def label_image(
+    image: Image,
+    models: Sequence[Model],
+    settings: LabelOptions,
+    *,
+    store: Store | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelCheck | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> dict[str, Image]:
+    """Predict fluorescence with models that `models_for` found; see `label`.
+
+    Parameters
+    ----------
+    image : Image
+        Transmitted light.
+    models : sequence of Model
+        From `models_for`, with these settings.
+    settings : LabelOptions
+        The options.
+    store, progress, cancelled : callable, optional
+        As for `label`.
+    warn : callable, optional
+        Hears of what the user should know about the result; a `LinceiWarning` by default.
+
+    Returns
+    -------
+    dict of str to Image
+        As `label` does.
+    """
+    warn = warn or _warn
     stated = {
         name: value
         for name in ("pixel_size_um", "z_step_um", "modality")
@@ -131,53 +247,54 @@ def label(
     }
     image = image.with_(**stated) if stated else image
     channel = transmitted_channel(image, settings.channel)
-    if min(image.shape[3:]) < SMALLEST_SIDE_PX:
-        raise LinceiError(
-            f"the image has too few pixels ({image.shape[3]} x {image.shape[4]})",
-            image.source or image.name,
-            f"Both sides must have {SMALLEST_SIDE_PX} pixels or more.",
-        )
+    _check_size(image)
     for item in models:
         check_modality(image, item.card.modality, item.name)
+        _check_scale(image, item)
+    report(progress, Progress("reading", 0, 0))
     scaling = standard_scaling(image, channel)
-    drift = _measured_drift(image, channel)
+    drift = drift_px(image, channel=channel)
+    if drift > DRIFT_WARNING_PX:
+        warn(_drift_sentence(image, drift))
+    elif image.shape[2] > 1:
+        message = f"{image.name}: the z planes are shifted sideways by {drift:.1f} pixels at most."
+        report(progress, Progress("reading", 0, 0, message))
     assumed = _assumed_scale(image, models)
+    if assumed:
+        warn(assumed)
     plans = _plans(image, channel, scaling, models, settings)
     template = _template(image, plans)
-    outputs = _direct_outputs(settings.statistics)
-    engines = [
-        cached_engine(plan.model, engine=settings.engine, threads=settings.threads or None, outputs=outputs)
-        for plan in plans
-    ]
+    engines = open_engines(models, settings)
     provenance = {
         "predicted": True,
         "note": "Predicted from transmitted light, not measured. Research use only.",
         "lincei_version": lincei.__version__,
         "models": [
             {
-                "name": m.name,
-                "version": m.card.created,
-                "hash": m.hash,
-                "labels": [x.name for x in m.card.labels],
+                "name": plan.model.name,
+                "version": plan.model.card.created,
+                "hash": plan.model.hash,
+                "labels": [plan.model.card.labels[i].name for i in plan.chosen],
             }
-            for m in models
+            for plan in plans
         ],
-        "parameters": settings.to_json(),
+        # A model may have been given as an object: what was used is named, not what was not asked for.
+        "parameters": {**settings.to_json(), "model": [item.name for item in models]},
         "source": image.source or image.name,
         "engine": [f"{e.name} {e.version} ({e.precision})" for e in engines],
         "intensity_scaling": dataclasses.asdict(scaling),
         "z_drift_px": round(drift, 2),
-        "scale_assumed": assumed,
+        "scale_assumed": bool(assumed),
     }
     results = {
         name: template.with_(provenance={**provenance, "statistic": name}) for name in settings.statistics
     }
     make = store or _in_memory
     arrays = {name: make(name, result) for name, result in results.items()}
-    tiles_before, total = 0, sum(len(_tiles(plan, settings)) * image.shape[0] for plan in plans)
-    for plan, engine in zip(plans, engines, strict=True):
-        _predict(plan, engine, arrays, settings, _counted(progress, tiles_before, total), cancelled)
-        tiles_before += len(_tiles(plan, settings)) * image.shape[0]
+    counts = [len(_tiles(plan, settings)) * image.shape[0] for plan in plans]
+    for number, (plan, engine) in enumerate(zip(plans, engines, strict=True)):
+        counted = _counted(progress, sum(counts[:number]), sum(counts))
+        _predict(plan, engine, arrays, settings, counted, cancelled)
     return {name: result.with_(data=arrays[name]) for name, result in results.items()}
 
 
@@ -190,44 +307,85 @@ def _predict(
     cancelled: CancelCheck | None,
 ) -> None:
     """Run one model over all times and tiles, and write its channels."""
-    height, width = plan.image.shape[3:]
-    channels = slice(plan.first, plan.first + len(plan.chosen))
-    targets: Mapping[str, Any] = arrays
-    if plan.factor != 1:  # at the model's scale first; brought back to the input's grid at the end
-        channels = slice(0, len(plan.chosen))
-        shape = (plan.image.shape[0], len(plan.chosen), 1, height, width)
-        targets = {name: np.empty(shape, np.float32) for name in arrays}
     items = [(t, tile) for t in range(plan.image.shape[0]) for tile in _tiles(plan, settings)]
-    halo = plan.model.card.halo_px
+    into = slice(plan.first, plan.first + len(plan.chosen))
+    halo = plan.halo
 
     def read(item: tuple[int, Tile]) -> Array:
         return _network_input(plan, read_tile(plan.image, item[1], halo, t=item[0]))
 
     def compute(item: tuple[int, Tile], stack: Array) -> dict[str, Array]:
         tile = item[1]
-        inside = tuple(slice(halo + part.start, halo + part.stop) for part in tile.inside)
+        inside = tuple(
+            slice(halo + known.start - part.start, halo + known.stop - part.start)
+            for part, known in zip((tile.rows, tile.columns), _known(plan, tile), strict=True)
+        )
         outputs = {name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()}
         return _statistics(outputs, settings.statistics, len(plan.model.card.labels), plan.chosen)
 
     def write(item: tuple[int, Tile], values: dict[str, Array]) -> None:
         t, tile = item
+        rows, columns = _written(plan, tile)
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return  # reduced to so few pixels that this tile has the center of none
         for name, value in values.items():
-            targets[name][t : t + 1, channels, 0:1, tile.rows, tile.columns] = value[None, :, None]
+            pixels = value[None, :, None]
+            if plan.factor != 1:
+                window = _Window(pixels, _known(plan, tile), plan.image.shape[3:])
+                pixels = ResampledArray(window, 1 / plan.factor, plan.full)[:, :, :, rows, columns]
+            arrays[name][t : t + 1, into, 0:1, rows, columns] = pixels
 
     run_tiles(items, read, compute, write, stage="labeling", progress=progress, cancelled=cancelled)
-    if targets is not arrays:
-        into = slice(plan.first, plan.first + len(plan.chosen))
-        for name, array in arrays.items():
-            back = ResampledArray(targets[name], 1 / plan.factor, (array.shape[3], array.shape[4]))
-            for t in range(array.shape[0]):
-                array[t : t + 1, into] = back[t : t + 1]
+
+
+def _known(plan: Plan, tile: Tile) -> tuple[slice, slice]:
+    """Return the rows and columns, at the model's scale, whose result a tile's run gives: with margin."""
+    rows, columns = (
+        slice(max(0, part.start - plan.margin), min(size, part.stop + plan.margin))
+        for part, size in zip((tile.rows, tile.columns), plan.image.shape[3:], strict=True)
+    )
+    return rows, columns
+
+
+def _written(plan: Plan, tile: Tile) -> tuple[slice, slice]:
+    """Return the rows and columns, on the input's own grid, whose centers lie in a tile."""
+    if plan.factor == 1:
+        return tile.rows, tile.columns
+    rows, columns = (
+        slice(
+            min(full, math.ceil(part.start / plan.factor - 0.5)) if part.start else 0,
+            min(full, math.ceil(part.stop / plan.factor - 0.5)) if part.stop < size else full,
+        )
+        for part, size, full in zip((tile.rows, tile.columns), plan.image.shape[3:], plan.full, strict=True)
+    )
+    return rows, columns
+
+
+class _Window:
+    """A part of a result at the model's scale, indexed as the whole."""
+
+    def __init__(self, pixels: Array, place: tuple[slice, slice], whole: Sequence[int]) -> None:
+        self._pixels, self._place = pixels, place
+        self.shape = (*pixels.shape[:3], *whole)
+        self.dtype = pixels.dtype
+
+    def __getitem__(self, key: Any) -> Array:
+        *others, rows, columns = key
+        (top, left) = (part.start for part in self._place)
+        return self._pixels[
+            (
+                *others,
+                slice(rows.start - top, rows.stop - top),
+                slice(columns.start - left, columns.stop - left),
+            )
+        ]
 
 
 def _network_input(plan: Plan, pixels: NDArray[Any]) -> Array:
     """Scale a tile and bring its planes to the network's."""
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise not_finite(plan.image, plan.channel)
     scaled = plan.scaling.apply(pixels)
-    if pixels.dtype.kind == "f" and not np.isfinite(scaled).all():
-        raise not_finite(plan.image, 0)
     np.clip(scaled, -CLIP, CLIP, out=scaled)
     if np.array_equal(plan.weights, np.eye(*plan.weights.shape, dtype=np.float32)):
         return scaled
@@ -248,20 +406,17 @@ def _statistics(
     return values
 
 
-def _direct_outputs(statistics: Sequence[str]) -> tuple[str, ...]:
+def _needed_outputs(model: Model, statistics: Sequence[str]) -> tuple[str, ...]:
     """Return the engine's outputs that are needed; what is not asked for is not computed."""
-    direct = tuple(name for name in _DIRECT if name in statistics)
-    return direct if all(name in _DIRECT for name in statistics) else (*direct, "parameters")
+    there = [tensor.name for tensor in model.card.outputs]
+    direct = tuple(name for name in _DIRECT if name in statistics and name in there)
+    return direct if len(direct) == len(set(statistics)) else (*direct, "parameters")
 
 
 def _plans(
     image: Image, channel: int, scaling: IntensityScaling, models: Sequence[Model], settings: LabelOptions
 ) -> list[Plan]:
-    """Work out how each model is applied; models that give none of the wanted labels are left out."""
-    names = [label.name for model in models for label in model.card.labels]
-    for wanted in settings.labels:
-        if wanted not in names:
-            raise UsageError(f"there is no label {wanted!r}", "", f"The model gives: {', '.join(names)}.")
+    """Work out how each model is applied."""
     single = image.with_(
         data=_OneChannel(image, channel), channel_names=(), channel_colors=(), rgb=False, levels=()
     )
@@ -269,17 +424,13 @@ def _plans(
     first = 0
     for model in models:
         card = model.card
-        chosen = tuple(
-            i for i, label in enumerate(card.labels) if not settings.labels or label.name in settings.labels
-        )
-        if not chosen:
-            continue
+        chosen = _chosen_labels(model, settings)
         factor = zoom_factor(image.pixel_size_um, card.pixel_size_um)
         scaled = single if factor == 1 else single.with_(data=ResampledArray(single.data, factor))
         weights = plane_weights(
             image.shape[2], card.z_planes, z_step_um=image.z_step_um, network_z_step_um=card.z_step_um
         )
-        plans.append(Plan(model, scaled, weights, scaling, chosen, first, factor))
+        plans.append(Plan(model, scaled, channel, weights, scaling, chosen, first, factor, image.shape[3:]))
         first += len(chosen)
     return plans
 
@@ -302,33 +453,27 @@ class _OneChannel:
 def _template(image: Image, plans: Sequence[Plan]) -> Image:
     """Return the result without its pixels."""
     labels = [(plan.model, plan.model.card.labels[i]) for plan in plans for i in plan.chosen]
-    counts = [label.name for _, label in labels]
-    names = tuple(
-        label.name if counts.count(label.name) == 1 else f"{label.name} ({model.name})"
-        for model, label in labels
-    )
+    plain = [label.name for _, label in labels]
+    names = [
+        name if plain.count(name) == 1 else f"{name} ({m.name})"
+        for (m, _), name in zip(labels, plain, strict=True)
+    ]
+    if len(set(names)) < len(names):  # two models of one name, in different folders
+        names = [
+            f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name
+            for i, name in enumerate(names)
+        ]
     shape = (image.shape[0], len(labels), 1, *image.shape[3:])
     return Image(
-        _Shape(shape),
+        ArraySpec(shape, np.float32),
         name=image.name,
         source=image.source,
         pixel_size_um=image.pixel_size_um,
         time_step_s=image.time_step_s,
-        channel_names=names,
+        channel_names=tuple(names),
         channel_colors=tuple(label.color for _, label in labels),
         modality="fluorescence",
     )
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Stands for float32 pixels that are not there yet."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any] = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
-
-    def __getitem__(self, key: Any) -> Any:
-        raise TypeError("these pixels are not computed yet")
 
 
 def _in_memory(_statistic: str, template: Image) -> Array:
@@ -348,29 +493,97 @@ def _counted(progress: ProgressCallback | None, before: int, total: int) -> Prog
     )
 
 
-def _measured_drift(image: Image, channel: int) -> float:
-    drift = drift_px(image, channel=channel)
-    if drift > DRIFT_WARNING_PX:
-        warnings.warn(
-            f"{image.name}: the z planes are shifted sideways by up to {drift:.1f} pixels; the prediction is "
-            "blurred by as much. Let the stage settle between planes, or register them first.",
-            LinceiWarning,
-            stacklevel=3,
-        )
-    return drift
+def _chosen_labels(model: Model, settings: LabelOptions) -> tuple[int, ...]:
+    """Return which of a model's labels are wanted."""
+    labels = model.card.labels
+    return tuple(i for i, label in enumerate(labels) if not settings.labels or label.name in settings.labels)
 
 
-def _assumed_scale(image: Image, models: Sequence[Model]) -> bool:
-    """Warn once when the image does not say its scale and a model has one."""
-    lacking = []
-    if image.pixel_size_um is None and any(m.card.pixel_size_um is not None for m in models):
-        lacking.append("pixel size (--pixel-size-um)")
-    if image.shape[2] > 1 and image.z_step_um is None and any(m.card.z_step_um is not None for m in models):
-        lacking.append("z step (--z-step-um)")
-    if lacking:
-        warnings.warn(
-            f"{image.name}: the {' and the '.join(lacking)} is not known; the model's own is assumed.",
-            LinceiWarning,
-            stacklevel=3,
+def _check_model(model: Model, statistics: Sequence[str]) -> None:
+    """Refuse a model (an imported one, say) whose outputs are not what labeling can use."""
+    card, where = model.card, f"model {model.name}"
+    outputs = {tensor.name: tensor for tensor in card.outputs}
+    has_parameters = "parameters" in outputs and card.distribution.get("kind") == KIND
+    lacking = [name for name in statistics if not (name in _DIRECT and name in outputs)]
+    if lacking and not has_parameters:
+        given = [name for name in _DIRECT if name in outputs]
+        raise LinceiError(
+            f"the model does not give the {' and the '.join(lacking)} of a pixel's distribution",
+            where,
+            f"Ask for what it gives: --statistics {','.join(given)}." if given else "Choose another model.",
         )
-    return bool(lacking)
+    if len(card.input.channels) != card.z_planes or card.z_output != "projected":
+        raise LinceiError(
+            "the model is not of the kind that turns the z planes of a gray stack into one plane",
+            where,
+            "Choose another with --model.",
+        )
+    for name in _DIRECT:
+        if name in outputs and (
+            outputs[name].downsampling != 1 or len(outputs[name].channels) != len(card.labels)
+        ):
+            raise LinceiError(
+                f"the model's output {name!r} does not have one value per label for every pixel",
+                where,
+                "Choose another with --model.",
+            )
+
+
+def _check_size(image: Image) -> None:
+    """Refuse an image with too few pixels to recognize anything in."""
+    if min(image.shape[3:]) < SMALLEST_SIDE_PX:
+        raise LinceiError(
+            f"the image has too few pixels ({image.shape[3]} x {image.shape[4]})",
+            image.source or image.name,
+            f"Both sides must have {SMALLEST_SIDE_PX} pixels or more.",
+        )
+
+
+def _check_scale(image: Image, model: Model) -> None:
+    """Refuse a pixel size that cannot be meant, and an image that shrinks to nothing at the model's."""
+    factor = zoom_factor(image.pixel_size_um, model.card.pixel_size_um)
+    if factor == 1:
+        return
+    sizes = (
+        f"{image.pixel_size_um:g} um, and the model {model.name!r} works at {model.card.pixel_size_um:g} um"
+    )
+    if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
+        raise LinceiError(
+            f"its pixels are {sizes}, which is too far apart",
+            image.source or image.name,
+            "If the pixel size is wrong, state it in micrometers with --pixel-size-um; otherwise choose "
+            "a model for this magnification.",
+        )
+    if min(image.shape[3:]) * factor < SMALLEST_SIDE_PX:
+        raise LinceiError(
+            f"the image shows too little ({image.shape[3]} x {image.shape[4]} pixels of {sizes})",
+            image.source or image.name,
+            f"At the model's pixel size both sides must have {SMALLEST_SIDE_PX} pixels or more.",
+        )
+
+
+def _drift_sentence(image: Image, drift: float) -> str:
+    return (
+        f"{image.name}: the z planes are shifted sideways by up to {drift:.1f} pixels; the prediction is "
+        "blurred by as much. Let the stage settle between planes, or register them first."
+    )
+
+
+def _assumed_scale(image: Image, models: Sequence[Model]) -> str:
+    """Say what of a scale that the models need is not known; the same for every image that lacks the same."""
+    lacking = {}
+    for card in (model.card for model in models):
+        if image.pixel_size_um is None and card.pixel_size_um is not None:
+            lacking["pixel size"] = "--pixel-size-um"
+        if image.z_step_um is None and card.z_step_um is not None and min(image.shape[2], card.z_planes) > 1:
+            lacking["z step"] = "--z-step-um"
+    if not lacking:
+        return ""
+    return (
+        f"the {' and the '.join(lacking)} of the input is not known, and the model's own is assumed. If "
+        f"it is another, state it with {' and '.join(lacking.values())}."
+    )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, LinceiWarning, stacklevel=4)

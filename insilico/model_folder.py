@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from insilico.options import TrainOptions
 if TYPE_CHECKING:
     from insilico.network import NetworkConfig
     from lincei.model import Model
+
+# Side of the test input. Smaller than twice the halo, or the test would outweigh the network.
+TEST_SIZE_PX = 64
 
 PAPER = (
     "Christiansen et al., In Silico Labeling: Predicting Fluorescent Labels in Unlabeled Images, "
@@ -36,6 +39,7 @@ def write_labeling_model(
     pixel_size_um: float | None,
     z_step_um: float | None,
     training: Mapping[str, Any],
+    cover: bytes | None = None,
 ) -> Model:
     """Export a trained trunk and write it as a model folder, in place of an older one of that name.
 
@@ -59,6 +63,8 @@ def write_labeling_model(
         What the network works at.
     training : mapping
         How it was trained, for the card.
+    cover : bytes, optional
+        PNG file of a part that was not trained on.
 
     Returns
     -------
@@ -95,6 +101,7 @@ def write_labeling_model(
         ),
         total_stride=config.total_stride,
         halo_px=config.halo_px,
+        min_size_px=TEST_SIZE_PX,
         labels=tuple(
             Label(name, color, options.background_percentile, options.bright_percentile)
             for name, color in labels.items()
@@ -140,6 +147,7 @@ def write_labeling_model(
             test_input=stack,
             test_outputs={name: np.moveaxis(np.asarray(value), -1, 1) for name, value in outputs.items()},
             readme=card_in_words(card.name, labels, modality, config, options, figures, training),
+            cover=cover,
             metrics=dict(figures),
             replace=True,
         )
@@ -213,6 +221,7 @@ def card_in_words(
         "Truth and prediction are on the label's normalized scale; nothing is fitted. "
         f"Split: {figures['split']}.",
         *(["", figures["refit"]] if "refit" in figures else []),
+        *_planes_in_words(figures.get("pearson_r_by_planes", {}), list(labels)),
         "",
         "## Training",
         "",
@@ -224,6 +233,24 @@ def card_in_words(
         f"{config.components} logistic components; an input pixel reaches {config.reach_px} pixels far.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _planes_in_words(figures: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> list[str]:
+    """Return the table of what fewer planes cost; nothing for a network of one plane."""
+    if len(figures) < 2:
+        return []
+    rows = [
+        [count, *(f"{measured[name]:.3f}" if name in measured else "" for name in labels)]
+        for count, measured in figures.items()
+    ]
+    return [
+        "",
+        "Pearson r on the same part when it is seen through fewer planes (a single one: the middle plane):",
+        "",
+        f"| planes | {' | '.join(labels)} |",
+        "|---" * (len(labels) + 1) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def _listed(names: Mapping[str, str]) -> str:

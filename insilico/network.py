@@ -51,10 +51,10 @@ class NetworkConfig:
 
     labels: int
     planes: int = 13
-    width: int = 48
+    width: int = 32
     scales: int = 4
     components: int = 3
-    dropout: float = 0.1
+    dropout: float = 0.2
     spread: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

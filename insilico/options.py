@@ -89,13 +89,13 @@ class TrainOptions(Options):
     planes: int = option(
         0, "Z planes that the network takes; 0 takes as many as the images have.", minimum=0, advanced=True
     )
-    width: int = option(48, "Features at the finest scale.", minimum=8, maximum=256, advanced=True)
+    width: int = option(32, "Features at the finest scale.", minimum=8, maximum=256, advanced=True)
     scales: int = option(4, "Number of scales of the network.", minimum=2, maximum=5, advanced=True)
     components: int = option(
         3, "Logistic components of each pixel's distribution.", minimum=1, maximum=8, advanced=True
     )
     dropout: float = option(
-        0.1, "Share of feature maps dropped while training.", minimum=0, maximum=0.5, advanced=True
+        0.2, "Share of feature maps dropped while training.", minimum=0, maximum=0.5, advanced=True
     )
     learning_rate: float = option(1e-3, "Highest learning rate.", above=0, maximum=0.1, advanced=True)
     crop_px: int = option(192, "Side of the training crops.", unit="px", minimum=32, advanced=True)

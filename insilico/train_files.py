@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import warnings
@@ -55,7 +56,7 @@ def train_files(
         When it was stopped; the state is kept.
     """
     pairs = _isl_pairs(inputs, labels) if inputs.startswith(ISL_PRESET) else _pattern_pairs(inputs, labels)
-    command = "lincei " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+    command = "lincei " + " ".join(_quoted(word) for word in sys.argv[1:])
     try:
         return train(pairs, out, options, command=command, progress=progress, cancelled=cancelled)
     except TrainingStoppedError as stopped:
@@ -66,6 +67,14 @@ def train_files(
             stacklevel=2,
         )
         raise CancelledError from stopped
+
+
+def _quoted(word: str) -> str:
+    """Quote a word of the command, with the data folder by its variable: the card is read elsewhere."""
+    data = os.environ.get("LINCEI_DATA", "")
+    if data and data in word:
+        return '"' + word.replace(data, "$LINCEI_DATA") + '"'
+    return shlex.quote(word)
 
 
 def _pattern_pairs(inputs: str, labels: Sequence[str]) -> list[TrainingPair]:

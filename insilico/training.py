@@ -16,7 +16,7 @@ from insilico.augmentation import Augmentation, random_crop
 from insilico.distribution import LogisticMixture
 from insilico.options import TrainOptions
 from insilico.transmitted_light import transmitted_channel
-from insilico.z_planes import plane_weights
+from insilico.z_planes import interpolation_weights, plane_weights
 from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 from lincei.metrics import coverage, nrmse, pearson_r, ssim
@@ -210,17 +210,20 @@ def train(
             cancelled=cancelled,
         )
 
-    result = loop(split.train, "training", lambda: _tune_figures(trainer, split.tune, labels), 0)
+    untuned = config
+    result = loop(split.train, "training", lambda: _tune_figures(trainer, untuned, split.tune, labels), 0)
     trainer.set_weights(result.weights)
     report(progress, Progress("recalibrating", 0, 0))
     config = dataclasses.replace(config, spread=recalibrated_spread(trainer, config, split.tune))
     report(progress, Progress("measuring on the test part", 0, 0))
     figures: dict[str, Any] = {
         "test": measure(trainer, config, split.test, labels),
+        "pearson_r_by_planes": measure_fewer_planes(trainer, config, split.test, labels),
         "split": split.description,
         "epochs": len(result.history),
         "minutes": round(result.minutes, 1),
     }
+    cover = _held_out_picture(trainer, config, split.test[0], labels)
     if settings.refit:
         keras.utils.set_random_seed(settings.seed + 1)
         trainer = _compiled(config, settings)
@@ -261,6 +264,7 @@ def train(
             "date": datetime.date.today().isoformat(),
             "options": {**settings.to_json(), "resume": False},
         },
+        cover=cover,
     )
     for path in state.glob("*"):
         path.unlink()
@@ -415,6 +419,42 @@ def measure(
     return figures
 
 
+def measure_fewer_planes(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return Pearson r of each label when the parts are seen through fewer planes, spread over the stack.
+
+    Returns
+    -------
+    dict
+        Number of planes (as text) to label to r. A single plane is the middle one.
+    """
+    figures = {}
+    for count in sorted({1, 3, 5, 7, config.planes}):
+        if count > config.planes:
+            continue
+        half = (config.planes - 1) / 2
+        places = np.linspace(0, config.planes - 1, count) if count > 1 else np.array([half])
+        seen = plane_weights(count, config.planes) @ interpolation_weights(places, config.planes)
+        thinned = [
+            dataclasses.replace(part, field=dataclasses.replace(part.field, stack=part.field.stack @ seen.T))
+            for part in parts
+        ]
+        measured = measure_r(trunk, config, thinned, labels)
+        figures[str(count)] = {name: round(value, 4) for name, value in measured.items()}
+    return figures
+
+
+def _held_out_picture(trunk: Any, config: NetworkConfig, part: Part, labels: Sequence[str]) -> bytes:
+    """Return a PNG file that shows the first test part: input, truth, prediction, uncertainty, error."""
+    from insilico.panels import held_out_picture, png_bytes
+
+    mixtures = predict_part(trunk, part, config)
+    mean, sd = (np.stack([getattr(m, name) for m in mixtures], axis=-1) for name in ("mean", "sd"))
+    colors = [label_color(name, i) for i, name in enumerate(labels)]
+    return png_bytes(held_out_picture(part.stack, part.truth, mean, sd, labels, colors))
+
+
 def recalibrated_spread(trunk: Any, config: NetworkConfig, parts: Sequence[Part]) -> tuple[float, ...]:
     """Return, for each label, the widening of its distributions that gives the best CRPS on ``parts``.
 
@@ -440,27 +480,31 @@ def _thinned(mixture: LogisticMixture) -> LogisticMixture:
     )
 
 
-def _tune_figures(trunk: Any, parts: Sequence[Part], labels: Sequence[str]) -> dict[str, float]:
-    """Return the correlation of each label on tune, and their mean as the score."""
-    values: dict[str, list[tuple[Array, Array]]] = {label: [] for label in labels}
-    reach = _trunk_config(trunk)
+def measure_r(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> dict[str, float]:
+    """Return the Pearson r of each label that ``parts`` have, over all their pixels."""
+    known: dict[str, list[tuple[Array, Array]]] = {label: [] for label in labels}
     for part in parts:
-        predicted = predict_part(trunk, part, reach)
+        predicted = predict_part(trunk, part, config)
         for i, label in enumerate(labels):
             if np.isfinite(part.truth[..., i]).all():
-                values[label].append((predicted[i].mean.ravel(), part.truth[..., i].ravel()))
-    figures = {
-        f"r({label})": pearson_r(*(np.concatenate(arrays) for arrays in zip(*known, strict=True)))
-        for label, known in values.items()
-        if known
+                known[label].append((predicted[i].mean.ravel(), part.truth[..., i].ravel()))
+    return {
+        label: pearson_r(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True)))
+        for label, pairs in known.items()
+        if pairs
     }
-    score = float(np.nanmean(list(figures.values()))) if figures else 0.0
-    return {**figures, "score": score if np.isfinite(score) else -1.0}
 
 
-def _trunk_config(trunk: Any) -> NetworkConfig:
-    config: NetworkConfig = trunk.lincei_config
-    return config
+def _tune_figures(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> dict[str, float]:
+    """Return the correlation of each label on tune, and their mean as the score."""
+    measured = measure_r(trunk, config, parts, labels)
+    finite = [value for value in measured.values() if np.isfinite(value)]
+    score = float(np.mean(finite)) if finite else -1.0
+    return {**{f"r({label})": value for label, value in measured.items()}, "score": score}
 
 
 def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
@@ -483,6 +527,7 @@ def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
             sample_weight: Any = None,  # noqa: ARG002
             training: bool = True,  # noqa: ARG002
         ) -> Any:
+            y = ops.convert_to_tensor(y)  # PyTorch hands over the array as it is
             truth, known = y[..., : config.labels], y[..., config.labels :]
             squared = ops.square(y_pred["mean"] - truth) * known
             # Only the shape of the distribution learns from the likelihood, and at every second pixel; the
@@ -493,7 +538,6 @@ def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
             return (MEAN_WEIGHT * ops.mean(squared) + ops.mean(nll)) / share
 
     trainer = Trainer(trunk.inputs, trunk.output, name="trunk")
-    trainer.lincei_config = config
     trainer.compile(
         optimizer=keras.optimizers.AdamW(settings.learning_rate, weight_decay=1e-3, clipnorm=1.0),
         # Compiling to XLA pays on JAX only: on TensorFlow it loses oneDNN's fast bfloat16 convolutions.
@@ -555,8 +599,9 @@ def _fields(
     for name, label in pair.labels.items():
         if label.shape[3:] != image.shape[3:] or label.shape[0] != image.shape[0]:
             raise LinceiError(
-                f"the label {name!r} is {label.shape[3]} x {label.shape[4]} pixels (y by x) at "
-                f"{label.shape[0]} time(s), its input {image.shape[3]} x {image.shape[4]} at {image.shape[0]}",
+                f"the label {name!r} is {label.shape[3]} x {label.shape[4]} pixels (y by x) "
+                f"at {label.shape[0]} time(s), its input {image.shape[3]} x {image.shape[4]} "
+                f"at {image.shape[0]}",
                 label.source or label.name,
                 f"Label and input ({where}) must lie pixel on pixel; crop or resize one of them.",
             )

@@ -6,7 +6,8 @@ from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 
 TRANSMITTED = ("phase contrast", "bright field", "DIC")
-_NAMES = ("phase", "brightfield", "bright field", "dic", "transmitted", "trans", "tl", "bf", "ph")
+_NAMES = ("phase", "brightfield", "bright field", "transmitted")
+_SHORT_NAMES = ("dic", "trans", "tl", "bf", "ph")  # as a part of a word they may mean anything
 
 
 def transmitted_channel(image: Image, channel: str | None = None) -> int:
@@ -36,16 +37,18 @@ def transmitted_channel(image: Image, channel: str | None = None) -> int:
     names = list(image.channel_names) or [f"channel {i}" for i in range(image.shape[1])]
     listed = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
     if channel is not None:
-        if channel in names:
-            return names.index(channel)
-        if channel.isdigit() and int(channel) < len(names):
+        # A name goes before a number, and its exact spelling before another in upper and lower case.
+        for spelled, wanted in ((names, channel), ([name.casefold() for name in names], channel.casefold())):
+            if wanted in spelled:
+                return spelled.index(wanted)
+        if channel.isdecimal() and int(channel) < len(names):
             return int(channel)
         raise UsageError(f"there is no channel {channel!r}", where, f"There are: {listed}.")
     if len(names) == 1:
         return 0
-    words = [[i for i, name in enumerate(names) if _is_transmitted(name)]]
-    if len(words[0]) == 1:
-        return words[0][0]
+    recognized = [i for i, name in enumerate(names) if _is_transmitted(name)]
+    if len(recognized) == 1:
+        return recognized[0]
     raise LinceiError(
         f"it has {len(names)} channels, and which one is the transmitted-light image is not clear",
         where,
@@ -54,8 +57,8 @@ def transmitted_channel(image: Image, channel: str | None = None) -> int:
 
 
 def _is_transmitted(name: str) -> bool:
-    tokens = name.lower().replace("_", " ").replace("-", " ").split()
-    return any(word in tokens or (len(word) > 4 and word in name.lower()) for word in _NAMES)
+    text = name.lower().replace("_", " ").replace("-", " ")
+    return any(word in text for word in _NAMES) or any(word in text.split() for word in _SHORT_NAMES)
 
 
 def check_modality(image: Image, expected: str, model: str) -> None:
@@ -67,9 +70,13 @@ def check_modality(image: Image, expected: str, model: str) -> None:
         It names both, and what to do when the image's metadata are wrong.
     """
     if image.modality is not None and image.modality != expected:
+        other = (
+            f"Choose a model for {image.modality}"
+            if image.modality in TRANSMITTED
+            else "Take the transmitted-light image of the same field"
+        )
         raise LinceiError(
             f"this is a {image.modality} image, and the model {model!r} expects {expected}",
             image.source or image.name,
-            f"Choose a model for {image.modality}, or pass --modality {expected!r} if the image's own "
-            "information is wrong.",
+            f"{other}, or pass --modality {expected!r} if the image's own information is wrong.",
         )

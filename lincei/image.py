@@ -441,7 +441,7 @@ def save_image(
     """
     path = Path(path).expanduser()
     lower = path.name.lower()
-    _refuse_own_source(image, path)
+    refuse_own_source(image, path)
     if lower.endswith(ZARR_SUFFIXES[:2]):
         from lincei.formats import ome_zarr
 
@@ -701,7 +701,7 @@ def _missing(path: Path) -> LinceiError:
     )
 
 
-def _refuse_own_source(image: Image, path: Path) -> None:
+def refuse_own_source(image: Image, path: Path) -> None:
     """Raise when saving would destroy what a lazy image is still read from."""
     if image.source and path.exists() and Path(image.source).exists() and path.samefile(image.source):
         raise LinceiError(

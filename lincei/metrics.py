@@ -20,6 +20,8 @@ def pearson_r(prediction: Array, truth: Array) -> float:
     """
     a = np.asarray(prediction, np.float64).ravel()
     b = np.asarray(truth, np.float64).ravel()
+    if a.min() == a.max() or b.min() == b.max():
+        return float("nan")
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm > 0 else float("nan")

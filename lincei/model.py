@@ -26,6 +26,7 @@ import lincei
 from lincei.errors import LinceiError, UsageError
 from lincei.model_card import (
     CARD_FILE,
+    COVER_FILE,
     KERAS_FILE,
     METRICS_FILE,
     NETWORK_FILE,
@@ -319,6 +320,7 @@ def write_model(
     test_input: NDArray[Any] | None = None,
     test_outputs: Mapping[str, NDArray[Any]] | None = None,
     readme: str = "",
+    cover: bytes | None = None,
     metrics: Mapping[str, Any] | None = None,
     replace: bool = False,
 ) -> Model:
@@ -344,6 +346,8 @@ def write_model(
         What the network answers to it, by the outputs' names.
     readme : str
         The card in prose, Markdown, with a section "Validation"; made from the card when left empty.
+    cover : bytes, optional
+        A picture of what the model does, as a PNG file.
     metrics : mapping, optional
         Figures in machine-readable form; JSON-able.
     replace : bool
@@ -379,6 +383,8 @@ def write_model(
             _write_json(staging / NETWORK_FILE, network)
         if metrics is not None:
             _write_json(staging / METRICS_FILE, metrics)
+        if cover is not None:
+            (staging / COVER_FILE).write_bytes(cover)
         (staging / README_FILE).write_text(readme or default_readme(card), "utf-8")
         stack, outputs = _write_test(staging, card, test_input, test_outputs or {})
         for path in sorted(staging.iterdir()):

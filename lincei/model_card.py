@@ -19,6 +19,7 @@ TASKS = ("label", "focus", "tumor")
 Z_OUTPUTS = ("projected", "kept")
 CARD_FILE = "rdf.yaml"
 README_FILE = "README.md"
+COVER_FILE = "cover.png"
 ONNX_FILE = "weights.onnx"
 KERAS_FILE = "weights.weights.h5"
 NETWORK_FILE = "network.json"
@@ -377,6 +378,8 @@ class Card:
         }
         if README_FILE in self.files:
             rdf["documentation"] = README_FILE
+        if COVER_FILE in self.files:
+            rdf["covers"] = [COVER_FILE]
         if self.license:
             rdf["license"] = self.license
         if self.created:
@@ -391,6 +394,10 @@ class Card:
         ]
         # Other programs crop the halo from their tiles, so it must leave something of the smallest one.
         halo_px = min(self.halo_px, (self.smallest_size_px - 1) // 2)
+        scale = self.pixel_size_um or 1.0
+        # The specification computes the input's halo back from these two and wants it whole to the last bit.
+        while not (halo_px * scale / scale).is_integer():
+            halo_px -= 1
         for axis in ("y", "x") if tensor.downsampling is not None else ():
             downsampling = tensor.downsampling or 1
             entry: dict[str, Any] = {"type": "space", "id": axis}
@@ -402,7 +409,7 @@ class Card:
                     entry["halo"] = halo_px
             if self.pixel_size_um is not None:
                 entry["unit"] = "micrometer"
-            entry["scale"] = float((self.pixel_size_um or 1.0) * downsampling)
+            entry["scale"] = float(scale * downsampling)
             axes.append(entry)
         rdf: dict[str, Any] = {
             "id": tensor.name,

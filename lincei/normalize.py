@@ -6,7 +6,7 @@ the camera nor on how the image is cut into tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lincei.image import Image
 
 SAMPLE_PIXELS = 1_000_000
+_READ_PIXELS = 64 * SAMPLE_PIXELS  # where more would be read, planes are left out
 _WHOLE_PLANE_PIXELS = 16_000_000  # larger planes are sampled in blocks instead of being read whole
 _BLOCK = 256
 _BLOCKS_PER_SIDE = 12
@@ -80,9 +81,10 @@ def sample_channel(image: Image, channel: int) -> NDArray[np.float64]:
     LinceiError
         When a value is NaN or infinite.
     """
-    t, _, z, y, x = image.shape
-    step = max(1, int(np.ceil(np.sqrt(t * z * y * x / SAMPLE_PIXELS))))
-    parts = [block[..., ::step, ::step].reshape(-1) for block in _blocks(image, channel)]
+    regions = _regions(image, channel)
+    pixels = sum(_extent(region["Y"]) * _extent(region["X"]) for region in regions)
+    step = max(1, math.ceil(math.sqrt(pixels / SAMPLE_PIXELS)))
+    parts = [image.read(region)[..., ::step, ::step].reshape(-1) for region in regions]
     values = np.concatenate(parts).astype(np.float64)
     if not np.isfinite(values).all():
         raise not_finite(image, channel)
@@ -98,23 +100,28 @@ def not_finite(image: Image, channel: int) -> LinceiError:
     )
 
 
-def _blocks(image: Image, channel: int) -> Iterator[NDArray[Any]]:
-    """Yield what is sampled: whole planes, or of very large planes a grid of blocks."""
+def _regions(image: Image, channel: int) -> list[dict[str, slice]]:
+    """Return what is read: whole planes, or of very large planes a grid of blocks."""
     t, _, z, y, x = image.shape
     place = slice(channel, channel + 1)
-    planes = [(i, j) for i in range(t) for j in range(z)]
     if y * x > _WHOLE_PLANE_PIXELS:
         rows, columns = (_starts(size) for size in (y, x))
     else:
         rows, columns = [slice(0, y)], [slice(0, x)]
-        # With hundreds of planes, some of them say as much as all.
-        planes = planes[:: max(1, len(planes) * y * x // (64 * SAMPLE_PIXELS))]
-    for i, j in planes:
-        for row in rows:
-            for column in columns:
-                yield image.read(
-                    {"T": slice(i, i + 1), "C": place, "Z": slice(j, j + 1), "Y": row, "X": column}
-                )
+    planes = [(i, j) for i in range(t) for j in range(z)]
+    per_plane = sum(map(_extent, rows)) * sum(map(_extent, columns))
+    # With hundreds of planes, some of them say as much as all.
+    planes = planes[:: max(1, len(planes) * per_plane // _READ_PIXELS)]
+    return [
+        {"T": slice(i, i + 1), "C": place, "Z": slice(j, j + 1), "Y": row, "X": column}
+        for i, j in planes
+        for row in rows
+        for column in columns
+    ]
+
+
+def _extent(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def _starts(size: int) -> list[slice]:

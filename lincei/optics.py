@@ -47,6 +47,11 @@ def phase_contrast_transfer(
     ndarray
         Shape ``(Y, X // 2 + 1)``, float32, real, for `numpy.fft.rfft2`.
 
+    Raises
+    ------
+    ValueError
+        When the annulus lies outside the objective's aperture, or is none.
+
     Notes
     -----
     For a plane wave with transverse frequency s the two side bands of a weak object interfere with the
@@ -57,6 +62,8 @@ def phase_contrast_transfer(
     """
     from scipy.special import j0
 
+    if not 0 < annulus_na <= na:
+        raise ValueError(f"annulus_na must be above 0 and at most na ({na:g}), not {annulus_na:g}")
     y = np.fft.fftfreq(shape[0], pixel_size_um)[:, None]
     x = np.fft.rfftfreq(shape[1], pixel_size_um)[None]
     frequency: NDArray[Any] = np.hypot(y, x)

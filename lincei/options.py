@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -144,13 +145,16 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
         element = typing.get_args(hint)[0]
         return tuple(_coerced(name, item, element) for item in value)
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise UsageError(f"{flag_name(name)} needs a number, not {value!r}")
         return float(value)
-    if hint is int and isinstance(value, bool):
-        raise UsageError(f"{flag_name(name)} needs a whole number, not {value!r}")
+    if hint is int:
+        # NumPy's integers are whole numbers too, but not JSON-able.
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise UsageError(f"{flag_name(name)} needs a whole number, not {value!r}")
+        return int(value)
     if isinstance(hint, type) and not isinstance(value, hint):
-        kind = {int: "a whole number", bool: "true or false", str: "text"}.get(hint, hint.__name__)
+        kind = {bool: "true or false", str: "text"}.get(hint, hint.__name__)
         raise UsageError(f"{flag_name(name)} needs {kind}, not {value!r}")
     return value
 

@@ -463,6 +463,8 @@ def _found(text: str) -> list[InputGroup]:
     """Return the images that one file, folder, pattern or preset stands for."""
     if text.startswith(ISL_PRESET):
         folder, _, label = text[len(ISL_PRESET) :].partition("#")
+        if not folder:
+            raise UsageError("the preset isl: names no folder", text, "Write isl:FOLDER.")
         fields = find_isl(folder)
         if not label:
             return [isl_field.input for isl_field in fields]
@@ -534,16 +536,14 @@ def _of_pattern(pattern: Path) -> list[InputGroup]:
         raise LinceiError(
             "no file fits this pattern", str(pattern), _near_files(base) or f"There is no folder {base}."
         )
-    groups = _grouped(matches, bool(joining), frozenset())
+    ignored: frozenset[str] = frozenset()
+    groups = _grouped(matches, bool(joining), ignored)
     if joining and len(groups) > 1 and all(len(group) == 1 for group in groups):
-        groups = _grouped_without_stars(pattern, matches, joining, groups)
+        ignored = _stars_within_a_stack(pattern, matches, joining)
+        groups = _grouped(matches, True, ignored)
     found = []
     for group in groups:
-        captures = {
-            key: value
-            for key, value in group[0].values.items()
-            if key not in JOINING and all(match.values[key] == value for match in group)
-        }
+        captures = {k: text for k, text in group[0].values.items() if k not in JOINING | ignored}
         files = {match.path: {name.upper(): match.values[name] for name in joining} for match in group}
         source = str(group[0].path) if not joining else _filled(str(pattern), captures)
         name = _stem_of(group[0], parts, captures, bool(joining))
@@ -639,31 +639,29 @@ def _grouped(matches: list[_Match], joins: bool, ignored: frozenset[str]) -> lis
     return list(groups.values())
 
 
-def _grouped_without_stars(
-    pattern: Path, matches: list[_Match], joining: list[str], apart: list[list[_Match]]
-) -> list[list[_Match]]:
-    """Group files again when ``*`` differs in each, so that none join.
+def _stars_within_a_stack(pattern: Path, matches: list[_Match], joining: list[str]) -> frozenset[str]:
+    """Return the stars that only vary from plane to plane, for a pattern with which no two files join.
 
-    A ``*`` behind the number of the plane, as in ``step{z}_Z*um.tif``, then is something that varies from
-    plane to plane. One before it could as well tell images apart: that is for the user to say.
+    A ``*`` behind the number of the plane, as in ``step{z}_Z*um.tif``, is such a one when the files then
+    join. One before it could as well tell images apart: that is for the user to say.
     """
     if len({tuple(match.values[name] for name in joining) for match in matches}) == 1:
-        return apart
+        return frozenset()
     tokens = TOKEN.findall(str(pattern))
     last = max(i for i, token in enumerate(tokens) if token[1:-1] in JOINING)
     stars = [i for i, token in enumerate(tokens) if token.startswith("*") and token != "**"]
     behind = frozenset(f"*{number}" for number, i in enumerate(stars, start=1) if i > last)
     groups = _grouped(matches, True, behind)
-    joined = len(groups) < len(apart)
-    if joined and all(len({tuple(m.values[n] for n in joining) for m in g}) == len(g) for g in groups):
-        return groups
+    planes = [{tuple(match.values[name] for name in joining) for match in group} for group in groups]
+    if len(groups) < len(matches) and all(len(own) == len(g) for own, g in zip(planes, groups, strict=True)):
+        return behind
     if stars:
         raise UsageError(
             "no two files join, because * stands for another text in each",
             str(pattern),
             "Write ? for each character that varies within a stack.",
         )
-    return apart
+    return frozenset()
 
 
 def _near_files(base: Path) -> str:

@@ -124,5 +124,6 @@ def _along_first(
     matrix = sparse.csr_array(
         (weights.ravel().astype(np.float32), (rows, columns)), shape=(len(wanted), len(array))
     )
+    matrix.eliminate_zeros()  # 0 times NaN would carry a NaN beyond the pixels that it is part of
     flat = np.ascontiguousarray(array.reshape(len(array), -1))
     return np.asarray(matrix @ flat, np.float32).reshape(len(wanted), *array.shape[1:])

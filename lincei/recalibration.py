@@ -23,7 +23,7 @@ def best_factor(score: Callable[[float], float], *, low: float = 0.25, high: flo
     Returns
     -------
     float
-        To about 1 %.
+        To about 1 %; 1 (or the limit next to it) where no other factor scores lower.
 
     References
     ----------
@@ -41,4 +41,5 @@ def best_factor(score: Callable[[float], float], *, low: float = 0.25, high: flo
             a, inner, at_inner = inner, outer, at_outer
             outer = a + _GOLDEN * (b - a)
             at_outer = score(float(np.exp(outer)))
-    return float(np.exp((a + b) / 2))
+    best, unchanged = float(np.exp((a + b) / 2)), min(max(1.0, low), high)
+    return best if score(best) < score(unchanged) else unchanged

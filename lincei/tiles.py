@@ -30,7 +30,7 @@ class Tile:
     rows, columns : slice
         The tile within the image.
     height, width : int
-        What is computed: multiples of the stride, up to one stride more than the tile at the far borders.
+        What is computed: multiples of the stride, more than the tile at the far borders.
     """
 
     rows: slice

@@ -11,6 +11,7 @@ import json
 import queue
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -280,7 +281,7 @@ def load_state(path: Path, fingerprint: str) -> LoopState:
                 name: [archive[f"{name}_{i}"] for i in range(count)]
                 for name, count in header.pop("counts").items()
             }
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LinceiError("the state of the stopped training is damaged", str(path), start_anew) from error
     if header.pop("fingerprint") != fingerprint:
         raise LinceiError(

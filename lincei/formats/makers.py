@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,21 @@ def open_makers(path: Path, scene: int | None) -> Image:
             str(path),
             "Install it with: pip install 'lincei[formats]'.",
         ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the readers' own inner workings
+    with _quiet():
         reader = reader_class(path)
         scenes = list(reader.scenes)
-        reader.set_scene(scenes[refuse_scene(scene, len(scenes), path)])
+    number = refuse_scene(scene, len(scenes), path)
+    with _quiet():
+        reader.set_scene(scenes[number])
         return _image(reader, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the readers warn of: their own inner workings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _image(reader: Any, path: Path) -> Image:
@@ -78,7 +89,8 @@ def _image(reader: Any, path: Path) -> Image:
 
 def _computed(array: Any) -> NDArray[Any]:
     """Read what a slice of the reader's array stands for, in this thread."""
-    return np.asarray(array.compute(scheduler="synchronous"))
+    with _quiet():
+        return np.asarray(array.compute(scheduler="synchronous"))
 
 
 def _positive(value: float | None) -> float | None:

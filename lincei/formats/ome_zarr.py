@@ -7,6 +7,7 @@ import json
 import math
 import uuid
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from lincei.image import (
     is_zarr,
     put_in_place,
     readable_errors,
+    refuse_own_source,
     refuse_scene,
     remove,
     stem,
@@ -80,6 +82,7 @@ class OmeZarrWriter:
         self._template = template
         self._provenance = provenance
         self._folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        refuse_own_source(template, path)
         with self._errors():
             if path.exists() and not (path.is_dir() and (is_zarr(path) or not any(path.iterdir()))):
                 raise LinceiError("something else is in the way", str(path), "Choose another name.")
@@ -187,7 +190,7 @@ def create_ome_zarr(
     Raises
     ------
     LinceiError
-        When the folder cannot be written.
+        When the folder cannot be written, or is the template's own source.
 
     Examples
     --------
@@ -224,8 +227,12 @@ def open_ome_zarr(path: Path, scene: int | None) -> Image:
     import yaozarrs
     import zarr
 
-    store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
-    try:
+    with contextlib.ExitStack() as stack:
+        store: Any = path
+        if path.is_file():
+            if not zipfile.is_zipfile(path):
+                raise LinceiError("the zip file is damaged or cut short", str(path), "Copy it again.")
+            store = stack.enter_context(contextlib.closing(zarr.storage.ZipStore(path, mode="r")))
         group = zarr.open_group(store, mode="r")
         attributes = dict(group.attrs)
         document = _validated(attributes, path)
@@ -248,9 +255,6 @@ def open_ome_zarr(path: Path, scene: int | None) -> Image:
             raise LinceiError("it holds no image", str(path), "Name the folder of an OME-Zarr image.")
         multiscale = document.multiscales[refuse_scene(scene, len(document.multiscales), path)]
         return _image(path, group, attributes, document, multiscale)
-    finally:
-        if not isinstance(store, Path):
-            store.close()
 
 
 def _image(path: Path, group: Any, attributes: Mapping[str, Any], document: Any, multiscale: Any) -> Image:
