@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# of each training in `make benchmarks`: too few to judge by, enough to see that all of it runs
+MINUTES ?= 1
+
 # real data beside the clone, when there is some
 ifndef LINCEI_DATA
 ifneq ($(wildcard ../shared/data),)
@@ -45,8 +48,10 @@ wheel: $(VENV)/.installed-test ## Build the wheel and the source distribution in
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m pytest tests/lincei/test_wheel.py
 
-benchmarks: $(VENV)/.installed-test ## Measure speed and memory on this machine
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+benchmarks: $(VENV)/.installed-test ## Measure speed and memory on this machine (see benchmarks/README.md)
+	$(BIN)/python benchmarks/command_start.py
+	$(BIN)/python benchmarks/label_speed.py
+	$(BIN)/python benchmarks/compare_distributions.py --minutes $(MINUTES) --out build/benchmarks
 
 system-packages: ## Install the Debian packages that the tests use, or name what is missing
 	@.ci/system-packages test

@@ -259,11 +259,11 @@ def report(
         [
             "# How long labeling takes",
             about(["numpy", "scipy", "openvino", "onnxruntime"], cores),
-            f"`insilico.label` with {name}: a {size_px}x{size_px} stack of {planes} planes (uint16, in memory), "
-            f"{labeled[0].labels} labels, mean and sd, {cores} threads. Median of {repeats} calls after a "
-            "first one, which also loads the model and compiles the network; range in brackets. Each engine "
-            "has a process of its own; its peak memory is that of the whole process, Python and the image "
-            "included.",
+            f"`insilico.label` with {name}: a {size_px}x{size_px} stack of {planes} planes (uint16, in "
+            f"memory), {labeled[0].labels} labels, mean and sd, {cores} threads. Median of {repeats} call(s) "
+            "after a first one, which also loads the model and compiles the network; range in brackets. Each "
+            "engine has a process of its own; its peak memory is that of the whole process, Python and the "
+            "image included.",
             table(
                 [
                     "engine",
@@ -277,18 +277,18 @@ def report(
                 whole,
             ),
             "## Where the time goes",
-            "Milliseconds, the median of each stage by itself. Stages that run at the same time add up to more "
-            "than the whole, and the rest is then below 0.",
+            "Milliseconds, the median of each stage by itself. Stages that run at the same time add up to "
+            "more than the whole, and the rest is then below 0.",
             table(["engine", *labeled[0].stages], stages),
             "## Beside a network of the 2018 size",
-            f"A stand-in with the published figures of Christiansen et al. (2018): {INPUT_PX}x{INPUT_PX} pixels "
-            f"of {PLANES} planes in, {OUTPUT_PX}x{OUTPUT_PX} pixels of {LABELS} labels with {BINS} bins out, "
-            f"{size.parameters / 1e6:.1f} million parameters, {size.multiplications / 1e9:.2f} billion "
-            "multiplications a patch. Its list of layers is ours and its weights are random (see "
-            "`network_2018.py`); it is exported and run as our own networks are. "
-            f"A {size_px}x{size_px} image needs {needed} patches; the time of one patch (with "
-            f"{' or '.join(map(str, PATCHES_AT_A_TIME))} at a time, whichever is faster) is multiplied by that. "
-            "Cutting, scaling and stitching are not counted for it, and are for `insilico.label`.",
+            "A stand-in with the published figures of Christiansen et al. (2018): "
+            f"{INPUT_PX}x{INPUT_PX} pixels of {PLANES} planes in, {OUTPUT_PX}x{OUTPUT_PX} pixels of {LABELS} "
+            f"labels with {BINS} bins out, {size.parameters / 1e6:.1f} million parameters, "
+            f"{size.multiplications / 1e9:.2f} billion multiplications a patch. Its list of layers is ours "
+            "and its weights are random (see `network_2018.py`); it is exported and run as our own networks "
+            f"are. A {size_px}x{size_px} image needs {needed} patches; the time of one patch (with "
+            f"{' or '.join(map(str, PATCHES_AT_A_TIME))} at a time, whichever is faster) is multiplied by "
+            "that. Cutting, scaling and stitching are not counted for it, and are for `insilico.label`.",
             table(["engine", "a patch", "the image", "times as long as `insilico.label`"], ratios),
         ]
     )

@@ -1,11 +1,11 @@
 """A stand-in for the labeling network of Christiansen et al., Cell 173:792 (2018), for measuring speed.
 
-It has the published figures: 13 planes of 250x250 pixels in; 8x8 pixels of three labels with 256 bins out; five
-scales; 8.2 million parameters. Its list of layers is ours and its weights are random: it predicts nothing, it
-only takes the time of a network of that size. The widths are chosen so that it multiplies about as often as
-the published layer sizes do (counted from the authors' code at its base depth of 400: 8.16 million
-parameters, 3.97 billion multiplications a patch). It is kinder to the processor than they are: it has plain
-convolutions and ReLU where they have two activations side by side, pooling and sums.
+It has the published figures: 13 planes of 250x250 pixels in; 8x8 pixels of three labels with 256 bins out;
+five scales; 8.2 million parameters. Its list of layers is ours and its weights are random: it predicts
+nothing, it only takes the time of a network of that size. The widths are chosen so that it multiplies about
+as often as the published layer sizes do (counted from the authors' code at its base depth of 400: 8.16
+million parameters, 3.97 billion multiplications a patch). It is kinder to the processor than they are: it has
+plain convolutions and ReLU where they have two activations side by side, pooling and sums.
 """
 
 from __future__ import annotations

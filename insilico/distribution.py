@@ -42,7 +42,7 @@ _PARTS = [
 
 # The trapezoidal rule over a standard logistic density; it converges faster than any power of the distance
 # between places.
-_STANDARD = [(1.2 * k, 1.2 / (4 * math.cosh(0.6 * k) ** 2)) for k in range(-12, 13)]
+_STANDARD = [(1.2 * k, 1.2 / (4 * math.cosh(0.6 * k) ** 2)) for k in range(-14, 15)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ class LogisticMixture:
         """Differential entropy in nats (on the label's normalized scale; it may be negative).
 
         Minus the mean of the log density, integrated along the quantile axis of each component by
-        Gauss-Legendre quadrature at 32 places; right to about 0.01, at worst 0.05.
+        Gauss-Legendre quadrature at 32 places; right to about 0.01, at worst to 0.1.
         """
         return self._by_chunks(lambda chunk: chunk._entropy())
 
@@ -180,7 +180,7 @@ class LogisticMixture:
         CRPS = E|X - y| - E|X - X'| / 2 (Gneiting and Raftery, JASA 102:359, 2007, eq. 21). For one
         logistic E|X - y| = s (2 log(1 + e^z) - z) with z = (y - m) / s, and E|X - X'| = 2 s. For two
         components the expectation over the wider one is that closed form too, and the one over the narrower
-        is an integral over a standard logistic density (25 places, error about 1e-5 of the scale).
+        is an integral over a standard logistic density (29 places, error a few 1e-6 of the scale).
         """
         return self._by_chunks(lambda chunk, y: chunk._crps(y), truth)
 

@@ -122,7 +122,7 @@ def write_labeling_model(
         },
         training=training,
         figures=figures,
-        license="CC-BY-4.0",
+        license=options.license,
         citations=(PAPER,),
     )
     stack = simulated_stack(config.planes, card.smallest_size_px)
@@ -228,6 +228,8 @@ def card_in_words(
         f"{training['fields']} field(s), {figures['epochs']} epochs, {training['steps']} steps in "
         f"{figures['minutes']:g} minutes on {training['backend']} ({training['precision']}).",
         *(["", "```", training["command"], "```"] if training.get("command") else []),
+        *(["", f"Images: {options.data_credit}"] if options.data_credit else []),
+        *(["", f"License of the model: {options.license}."] if options.license else []),
         "",
         f"Network: {config.scales} scales, {config.width} features at the finest, "
         f"{config.components} logistic components; an input pixel reaches {config.reach_px} pixels far.",

@@ -141,13 +141,14 @@ def build_trunk(config: NetworkConfig, *, dtype: str = "float32") -> keras.Model
         x = block.residual(x, width)
     features = block.convolution(x, config.width)
     mean = layers.Conv2DTranspose(config.labels, 2, strides=2, dtype="float32", name="mean")(features)
+    # The likelihood teaches this head alone: led on into the trunk, it made training unstable.
     shape = layers.Conv2D(
         config.labels * 3 * config.components,
         1,
         dtype="float32",
         bias_initializer=_shape_start(config),
         name="shape",
-    )(features)
+    )(ops.stop_gradient(features))
     return keras.Model(stack, {"mean": mean, "shape": shape}, name="trunk")
 
 

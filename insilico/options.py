@@ -85,6 +85,10 @@ class TrainOptions(Options):
         True,
         "Turn and mirror crops at will; --no-rotate turns them by 45 degrees at most (shadows keep sides).",
     )
+    data_credit: str = option(
+        "", "Whose images these are, under which license, and what to cite; written into the card."
+    )
+    license: str = option("", "License of the model, as an SPDX identifier such as CC-BY-4.0.")
     seed: int = option(0, "Seed of all chance.", minimum=0, advanced=True)
     planes: int = option(
         0, "Z planes that the network takes; 0 takes as many as the images have.", minimum=0, advanced=True

@@ -19,6 +19,7 @@ from insilico.transmitted_light import transmitted_channel
 from insilico.z_planes import interpolation_weights, plane_weights
 from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
+from lincei.keras_network import import_keras
 from lincei.metrics import coverage, nrmse, pearson_r, ssim
 from lincei.normalize import percentile_scaling, standard_scaling
 from lincei.options import resolve_options
@@ -147,8 +148,7 @@ def train(
     lincei.training.TrainingStoppedError
         When it was cancelled; ``resume=True`` goes on.
     """
-    import keras
-
+    keras = import_keras()
     from insilico.network import NetworkConfig
 
     settings = resolve_options(TrainOptions, options, overrides)
@@ -177,7 +177,8 @@ def train(
     split = split_fields(fields, config.reach_px)
     state = out.with_name(f"{out.name}.training")
     fingerprint = fingerprint_of(
-        {**settings.to_json(), "resume": False},
+        # A stopped training may be given more time.
+        {**settings.to_json(), "resume": False, "max_minutes": 0},
         config.to_json(),
         labels,
         *[array for field in fields for array in (field.stack, np.nan_to_num(field.truth, nan=-1e9))],

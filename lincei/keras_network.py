@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -184,8 +186,10 @@ def refuse_linked_hdf5(path: Path) -> None:
 
 def import_keras() -> Any:
     """Import Keras, on TensorFlow unless the user chose another backend."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras
+        with held_back_stderr():
+            import keras
     except ImportError as error:
         raise LinceiError("Keras is not installed", "", _INSTALL_TRAIN) from error
     return keras
@@ -193,12 +197,12 @@ def import_keras() -> Any:
 
 def import_tensorflow() -> Any:
     """Import TensorFlow and check that Keras runs on it in this process."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keras = import_keras()
     try:
-        import tensorflow as tf
+        with held_back_stderr():
+            import tensorflow as tf
     except ImportError as error:
         raise LinceiError("TensorFlow is not installed", "", _INSTALL_TRAIN) from error
-    keras = import_keras()
     if keras.backend.backend() != "tensorflow":
         raise LinceiError(
             f"Keras runs on {keras.backend.backend()} here; only TensorFlow exports for any image size",
@@ -228,6 +232,32 @@ def _allowed_builder(builder: Any, where: str) -> Any:
     if function not in getattr(module, "NETWORK_BUILDERS", ()):
         raise refused
     return getattr(module, function)
+
+
+@contextlib.contextmanager
+def held_back_stderr() -> Iterator[None]:
+    """Keep back what libraries print on the error stream, and show it only when they fail.
+
+    TensorFlow's compiled part greets with lines about its own build before any log level is heeded.
+    """
+    try:
+        original = os.dup(2)
+    except OSError:  # a program with windows may have no error stream at all
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
 
 
 @contextlib.contextmanager

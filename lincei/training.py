@@ -275,7 +275,7 @@ def load_state(path: Path, fingerprint: str) -> LoopState:
     """
     start_anew = "Leave out --resume to start anew."
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             header = json.loads(str(archive["header"]))
             lists = {
                 name: [archive[f"{name}_{i}"] for i in range(count)]

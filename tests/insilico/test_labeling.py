@@ -20,7 +20,7 @@ from insilico import LabelOptions, label
 from insilico.distribution import LogisticMixture
 from insilico.labeling import SMALLEST_SIDE_PX
 from insilico.options import STATISTICS
-from lincei.engine import cached_engine, open_engine
+from lincei.engine import open_engine
 from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
 from lincei.formats.lazy import LazyArray
 from lincei.image import Image

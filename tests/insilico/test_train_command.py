@@ -29,7 +29,12 @@ def fields(tmp_path_factory) -> Path:
 
 
 def arguments(folder: Path, out: Path, *more: str) -> list[str]:
-    pair = ["--input", f"{folder}/stack_{{field}}.ome.tif", "--label", f"nuclei={folder}/nuclei_{{field}}.ome.tif"]
+    pair = [
+        "--input",
+        f"{folder}/stack_{{field}}.ome.tif",
+        "--label",
+        f"nuclei={folder}/nuclei_{{field}}.ome.tif",
+    ]
     return ["train", *pair, "--out", str(out), *QUICK, *more]
 
 
@@ -72,7 +77,9 @@ def test_the_published_names_are_enough_to_train_from(tmp_path):
         nuclei = open_image(tmp_path / "plain" / f"nuclei_{number:02d}.ome.tif")
         save_image(nuclei, source / f"{start},z_depth-MAXPROJECT,channel-DAPI_CONFOCAL,is_mask-false.tif")
     out = tmp_path / "published"
-    assert main(["train", "--input", f"isl:{source}", "--out", str(out), *QUICK, "--max-minutes", "0.05"]) == 0
+    assert (
+        main(["train", "--input", f"isl:{source}", "--out", str(out), *QUICK, "--max-minutes", "0.05"]) == 0
+    )
     assert [label.name for label in Model.from_folder(out).card.labels] == ["DAPI_CONFOCAL"]
 
 
@@ -105,7 +112,15 @@ def test_a_label_without_a_name_is_wrong_usage(tmp_path, capsys):
 
 
 def test_a_pattern_without_files_fails_with_status_1(tmp_path, capsys):
-    words = ["train", "--input", f"{tmp_path}/*.tif", "--label", f"a={tmp_path}/*.tif", "--out", str(tmp_path / "m")]
+    words = [
+        "train",
+        "--input",
+        f"{tmp_path}/*.tif",
+        "--label",
+        f"a={tmp_path}/*.tif",
+        "--out",
+        str(tmp_path / "m"),
+    ]
     assert main(words) == 1
     assert "error: " in capsys.readouterr().err
 
