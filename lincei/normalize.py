@@ -105,7 +105,7 @@ def _regions(image: Image, channel: int) -> list[dict[str, slice]]:
     t, _, z, y, x = image.shape
     place = slice(channel, channel + 1)
     if y * x > _WHOLE_PLANE_PIXELS:
-        rows, columns = (_starts(size) for size in (y, x))
+        rows, columns = (_blocks(size) for size in (y, x))
     else:
         rows, columns = [slice(0, y)], [slice(0, x)]
     planes = [(i, j) for i in range(t) for j in range(z)]
@@ -124,9 +124,13 @@ def _extent(part: slice) -> int:
     return int(part.stop - part.start)
 
 
-def _starts(size: int) -> list[slice]:
-    block = min(_BLOCK, size)
-    return [slice(int(s), int(s) + block) for s in np.linspace(0, size - block, _BLOCKS_PER_SIDE).astype(int)]
+def _blocks(size: int) -> list[slice]:
+    """Return blocks at the centers of equal parts, so that borders count no more than the rest."""
+    part = size / _BLOCKS_PER_SIDE
+    if part <= _BLOCK:
+        return [slice(0, size)]
+    starts = [int((number + 0.5) * part - _BLOCK / 2) for number in range(_BLOCKS_PER_SIDE)]
+    return [slice(start, start + _BLOCK) for start in starts]
 
 
 def standard_scaling(image: Image, channel: int = 0) -> IntensityScaling:

@@ -4,37 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 import pytest
-from tiny_models import variant, write_tiny
-
-from lincei.model import Model
-
-
-@dataclass(frozen=True)
-class TinyModels:
-    """Models with random weights, all of one folder.
-
-    Parameters
-    ----------
-    folder : Path
-        For LINCEI_MODELS.
-    three, one : Model
-        With three planes and with one, of unknown scale.
-    scaled : Model
-        ``three`` with a pixel size of 0.5 um and a z step of 2 um.
-    bright_field : Model
-        ``three`` for another modality.
-    """
-
-    folder: Path
-    three: Model
-    one: Model
-    scaled: Model
-    bright_field: Model
+from tiny_models import TinyModels, variant, write_tiny
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import TinyModels
-from tiny_models import gray, stack
+from tiny_models import TinyModels, gray, stack
 
 from insilico import label
 from lincei.cli import main

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from conftest import TinyModels
-from tiny_models import gray, stack
+from tiny_models import TinyModels, gray, stack
 
 import insilico.labeling
 from insilico import LabelOptions, label

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TinyModels
 from numpy.typing import NDArray
-from tiny_models import gray, stack, variant
+from tiny_models import TinyModels, gray, stack, variant
 
 from insilico import LabelOptions, label
 from insilico.distribution import LogisticMixture

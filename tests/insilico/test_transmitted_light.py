@@ -67,7 +67,7 @@ class TestWhichChannel:
     @pytest.mark.parametrize("channel", [None, "0"])
     def test_a_color_image_is_refused(self, channel: str | None):
         image = Image.from_array(np.zeros((8, 8, 3), np.uint8), axes="YXS", source="slide.png")
-        with pytest.raises(LinceiError, match="slide.png.*RGB.*gray"):
+        with pytest.raises(LinceiError, match=r"slide\.png.*RGB.*gray"):
             transmitted_channel(image, channel)
 
 

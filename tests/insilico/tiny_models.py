@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,29 @@ from lincei.image import Image
 from lincei.model import Model, write_model
 
 LABELS = {"DAPI": "#0000FF", "MAP2": "#00FF00"}
+
+
+@dataclass(frozen=True)
+class TinyModels:
+    """Models with random weights, all of one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        For LINCEI_MODELS.
+    three, one : Model
+        With three planes and with one, of unknown scale.
+    scaled : Model
+        ``three`` with a pixel size of 0.5 um and a z step of 2 um.
+    bright_field : Model
+        ``three`` for another modality.
+    """
+
+    folder: Path
+    three: Model
+    one: Model
+    scaled: Model
+    bright_field: Model
 
 
 def write_tiny(folder: Path, planes: int, seed: int = 7) -> Model:

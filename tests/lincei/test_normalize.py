@@ -142,7 +142,7 @@ class TestBadImages:
     def test_pixels_that_are_no_numbers_are_refused(self, bad: float):
         pixels = stack().astype(np.float32)
         pixels[2, 5, 7] = bad
-        with pytest.raises(LinceiError, match="a.tif.*NaN or infinite.*Replace"):
+        with pytest.raises(LinceiError, match=r"a\.tif.*NaN or infinite.*Replace"):
             standard_scaling(image_of(pixels))
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -89,11 +89,11 @@ class TestValues:
 
 class TestNames:
     def test_a_misspelled_name_is_refused_with_the_near_one(self):
-        with pytest.raises(UsageError, match="'pixel_size'.*Did you mean 'pixel_size_um'"):
+        with pytest.raises(UsageError, match=r"'pixel_size'.*Did you mean 'pixel_size_um'"):
             Knobs.from_mapping({"pixel_size": 1})
 
     def test_a_foreign_name_is_refused_with_all_there_are(self):
-        with pytest.raises(UsageError, match="'zzz'.*count, pixel_size_um, colors, thresholds, mode, quiet"):
+        with pytest.raises(UsageError, match=r"'zzz'.*count, pixel_size_um, colors, thresholds, mode, quiet"):
             Knobs.from_mapping({"zzz": 1})
 
     def test_a_flag_is_spelled_with_hyphens(self):

@@ -20,7 +20,7 @@ sizes = st.integers(1, 400)
 
 
 class TestPlan:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(sizes, sizes, st.integers(1, 200), st.sampled_from([1, 2, 8, 16, 32]))
     def test_every_pixel_is_in_exactly_one_tile(self, height: int, width: int, tile_px: int, stride: int):
         seen = np.zeros((height, width), int)
@@ -28,7 +28,7 @@ class TestPlan:
             seen[tile.rows, tile.columns] += 1
         assert (seen == 1).all()
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(sizes, sizes, st.integers(1, 200), st.sampled_from([1, 2, 8, 16, 32]))
     def test_one_size_is_computed_in_strides_and_it_holds_the_tile(
         self, height: int, width: int, tile_px: int, stride: int
@@ -70,7 +70,7 @@ def stacked(height: int, width: int, seed: int = 0) -> Image:
 
 
 class TestReading:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(st.integers(1, 70), st.integers(1, 70), st.integers(8, 64), st.integers(0, 90))
     def test_a_tile_is_that_part_of_the_mirrored_image(
         self, height: int, width: int, tile_px: int, halo: int
@@ -116,14 +116,14 @@ class TestReading:
         np.testing.assert_allclose(result, expected, rtol=1e-9)
 
 
-class Boom(Exception):
+class StepError(Exception):
     """What a test's own step raises."""
 
 
 def raising_at(number: int) -> Callable[..., Any]:
     def step(item: int, *rest: Any) -> Any:
         if item == number:
-            raise Boom(f"item {item}")
+            raise StepError(f"item {item}")
         return item
 
     return step
@@ -209,7 +209,7 @@ class TestRunning:
             "write": lambda item, result: done.append(item),
         }
         steps[step] = raising_at(number)
-        with pytest.raises(Boom, match=f"item {number}"):
+        with pytest.raises(StepError, match=f"item {number}"):
             run_tiles(range(10), steps["read"], steps["compute"], steps["write"], stage="labeling")
         # What came before is written; what comes after is not.
         assert done == ([] if step == "write" else list(range(number)))
@@ -221,13 +221,13 @@ class TestRunning:
             computed.append(item)
             return item
 
-        with pytest.raises(Boom):
+        with pytest.raises(StepError):
             run_tiles(range(100), lambda item: item, compute, raising_at(5), stage="labeling")
         assert max(computed) <= 7
 
     def test_no_thread_is_left(self):
         before = threading.active_count()
-        with pytest.raises(Boom):
+        with pytest.raises(StepError):
             run_tiles(range(9), raising_at(4), lambda *a: a, lambda *_: None, stage="labeling")
         assert threading.active_count() == before
 
