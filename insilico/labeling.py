@@ -565,7 +565,8 @@ def _check_scale(image: Image, model: Model) -> None:
 def _drift_sentence(image: Image, drift: float) -> str:
     return (
         f"{image.name}: the z planes are shifted sideways by up to {drift:.1f} pixels; the prediction is "
-        "blurred by as much. Let the stage settle between planes, or register them first."
+        "blurred by as much, unless the model learned from such stacks (tilted light shifts planes evenly "
+        "too). Let the stage settle between planes, or register them first."
     )
 
 
