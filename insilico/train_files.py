@@ -56,7 +56,7 @@ def train_files(
         When it was stopped; the state is kept.
     """
     pairs = _isl_pairs(inputs, labels) if inputs.startswith(ISL_PRESET) else _pattern_pairs(inputs, labels)
-    command = "lincei " + " ".join(_quoted(word) for word in sys.argv[1:])
+    command = "lincei " + " ".join(_quoted(word) for word in sys.argv[1:] if word != "--resume")
     try:
         return train(pairs, out, options, command=command, progress=progress, cancelled=cancelled)
     except TrainingStoppedError as stopped:

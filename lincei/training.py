@@ -257,12 +257,13 @@ def epoch_line(state: LoopState, settings: LoopSettings) -> str:
     """Return what a person wants to know at the end of an epoch."""
     entry = state.history[-1]
     skipped = ("epoch", "steps", "loss", "score")
+    minutes = f"{state.elapsed_s / 60:.1f} of {settings.max_minutes:g} min"
+    line = f"epoch {state.epoch}, {minutes}: loss {entry['loss']:.3f}"
     figures = ", ".join(f"{name} {value:.3f}" for name, value in entry.items() if name not in skipped)
+    if not figures:  # nothing is held out that could be measured
+        return line
     best = "best so far" if state.best_epoch == state.epoch else f"best was epoch {state.best_epoch}"
-    return (
-        f"epoch {state.epoch}, {state.elapsed_s / 60:.1f} of {settings.max_minutes:g} min: "
-        f"loss {entry['loss']:.3f}, {figures} ({best})"
-    )
+    return f"{line}, {figures} ({best})"
 
 
 def load_state(path: Path, fingerprint: str) -> LoopState:
