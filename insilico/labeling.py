@@ -17,7 +17,7 @@ import lincei
 from insilico.distribution import KIND, LogisticMixture
 from insilico.options import STATISTICS, LabelOptions
 from insilico.transmitted_light import check_modality, transmitted_channel
-from insilico.z_planes import DRIFT_WARNING_PX, drift_px, plane_weights
+from insilico.z_planes import DRIFT_WARNING_PX, drift_px, network_planes, plane_weights
 from lincei.engine import Engine, cached_engine
 from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.formats.ome_zarr import ArraySpec
@@ -31,8 +31,6 @@ from lincei.tiles import Tile, plan_tiles, read_tile, run_tiles
 
 Array = NDArray[np.float32]
 
-# Scaled intensities beyond this are dirt or saturation; networks are trained with the same limit.
-CLIP = 8.0
 SMALLEST_SIDE_PX = 16
 # Pixel sizes further apart than this are a slip (nanometers, inches), or no model could bridge them.
 LARGEST_FACTOR = 10.0
@@ -385,11 +383,7 @@ def _network_input(plan: Plan, pixels: NDArray[Any]) -> Array:
     """Scale a tile and bring its planes to the network's."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise not_finite(plan.image, plan.channel)
-    scaled = plan.scaling.apply(pixels)
-    np.clip(scaled, -CLIP, CLIP, out=scaled)
-    if np.array_equal(plan.weights, np.eye(*plan.weights.shape, dtype=np.float32)):
-        return scaled
-    return np.tensordot(plan.weights, scaled, axes=1).astype(np.float32)
+    return network_planes(pixels, plan.scaling, plan.weights)
 
 
 def _statistics(

@@ -16,12 +16,12 @@ from insilico.augmentation import Augmentation, random_crop
 from insilico.distribution import LogisticMixture
 from insilico.options import TrainOptions
 from insilico.transmitted_light import transmitted_channel
-from insilico.z_planes import interpolation_weights, plane_weights
+from insilico.z_planes import interpolation_weights, network_planes, plane_weights
 from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 from lincei.keras_network import import_keras
 from lincei.metrics import coverage, nrmse, pearson_r, ssim
-from lincei.normalize import percentile_scaling, standard_scaling
+from lincei.normalize import not_finite, percentile_scaling, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import resampled, zoom_factor
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report
@@ -39,8 +39,6 @@ BATCH = 4
 # Shares of the pixels (or fields) that are held out; the rest is trained on.
 TUNE_SHARE, TEST_SHARE = 0.12, 0.2
 SMALLEST_STRIP_PX = 24
-# Scaled intensities beyond this are dirt or saturation and would only disturb the network.
-CLIP = 8.0
 # The weight of the squared error of the mean beside the log likelihood of the distribution's shape.
 MEAN_WEIGHT = 50.0
 
@@ -623,11 +621,14 @@ def _fields(
     for t in range(image.shape[0]):
         moment = {"T": slice(t, t + 1)}
         stack = image.read({**moment, "C": slice(channel, channel + 1)})[0, 0]
-        scaled = np.clip(scaling.apply(stack), -CLIP, CLIP)
-        seen = np.moveaxis(np.tensordot(weights, scaled, axes=1), 0, -1)
+        if not np.isfinite(stack).all():
+            raise not_finite(image, channel)
+        seen = np.moveaxis(network_planes(stack, scaling, weights), 0, -1)
         truth = np.full((*seen.shape[:2], len(labels)), np.nan, np.float32)
         for name, label in truths.items():
             plane = label.read(moment)[0, 0].max(axis=0)
+            if not np.isfinite(plane).all():
+                raise not_finite(label, 0)
             truth[..., labels.index(name)] = scalings[name].apply(plane)
         if zoom_factor(image.pixel_size_um, pixel_size_um) != 1:
             seen, truth = (

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lincei.image import Image
+from lincei.normalize import IntensityScaling
+
+# Scaled intensities beyond this are dirt or saturation and would only disturb the network.
+SCALED_LIMIT = 8.0
 
 DRIFT_WARNING_PX = 1.0
 _DRIFT_WINDOW = 512
@@ -67,6 +73,32 @@ def interpolation_weights(positions: NDArray[np.floating], planes: int) -> NDArr
     """
     positions = np.clip(positions, 0, planes - 1)
     return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(planes))).astype(np.float32)
+
+
+def network_planes(
+    pixels: NDArray[Any], scaling: IntensityScaling, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what the network takes: a stack's planes scaled, limited, and brought to the network's.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Shape (planes, Y, X), gray values.
+    scaling : IntensityScaling
+        Of the whole image.
+    weights : ndarray
+        From `plane_weights`, shape (network planes, planes).
+
+    Returns
+    -------
+    ndarray
+        Shape (network planes, Y, X), float32.
+    """
+    scaled = scaling.apply(pixels)
+    np.clip(scaled, -SCALED_LIMIT, SCALED_LIMIT, out=scaled)
+    if np.array_equal(weights, np.eye(*weights.shape, dtype=np.float32)):
+        return scaled
+    return np.tensordot(weights, scaled, axes=1).astype(np.float32)
 
 
 def plane_shifts_px(image: Image, *, t: int = 0, channel: int = 0) -> NDArray[np.float64]:

@@ -239,6 +239,18 @@ def test_a_constant_label_is_refused():
         train([TrainingPair(pair.image, {"nuclei": dark})], "unused", QUICK)
 
 
+@pytest.mark.parametrize("where", ["image", "label"])
+def test_pixels_that_are_no_numbers_are_refused_wherever_they_are(where):
+    (pair,) = pairs(1, labels=("nuclei",))
+    good = pair.image if where == "image" else pair.labels["nuclei"]
+    spoiled = good.read().astype(np.float32)
+    spoiled[..., 101, 77] = np.nan
+    bad = good.with_(data=spoiled, source="spoiled.tif")
+    image, label = (bad, pair.labels["nuclei"]) if where == "image" else (pair.image, bad)
+    with pytest.raises(LinceiError, match=r"spoiled\.tif: .*no numbers"):
+        train([TrainingPair(image, {"nuclei": label})], "unused", QUICK)
+
+
 def test_no_pairs_and_no_labels_are_usage_errors():
     with pytest.raises(UsageError, match="nothing to train from"):
         train([], "unused", QUICK)

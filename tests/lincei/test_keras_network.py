@@ -17,7 +17,7 @@ def test_what_a_library_prints_is_not_shown(capfd):
 
 
 def test_it_is_shown_when_the_library_fails(capfd):
-    with pytest.raises(ImportError), held_back_stderr():
+    with pytest.raises(ImportError), held_back_stderr():  # noqa: PT012 - printing first is the point
         os.write(2, b"cannot load libsomething\n")
         raise ImportError("libsomething")
     assert "cannot load libsomething" in capfd.readouterr().err
