@@ -9,6 +9,7 @@ the 2018 size (see `network_2018`) in the same engine and the same run.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -237,7 +238,7 @@ def report(
 ) -> str:
     """Return the results as Markdown."""
     megapixels = size_px**2 / 1e6
-    needed = -((-size_px // OUTPUT_PX) ** 2)
+    needed = math.ceil(size_px / OUTPUT_PX) ** 2
     whole, stages, ratios = [], [], []
     for times, patch in zip(labeled, patches, strict=True):
         median = statistics.median(times.seconds)

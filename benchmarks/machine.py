@@ -66,6 +66,7 @@ def about(packages: Sequence[str], cores: int | None = None) -> str:
             f"- Date: {date.today().isoformat()}",
             f"- Machine: {processor()}, {cores or total} of {total} cores used, {platform.system()} "
             f"{platform.machine()}{_fast_arithmetic()}",
+            *_load(),
             f"- Versions: Python {platform.python_version()}, {versions}",
         ]
     )
@@ -76,6 +77,15 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+# Read before a benchmark itself is a load.
+_LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _load() -> list[str]:
+    """Say how busy the machine was in the minute before: figures from a busy one are worth little."""
+    return [] if _LOAD_AT_START is None else [f"- Load in the minute before: {_LOAD_AT_START:.1f}"]
 
 
 def _fast_arithmetic() -> str:

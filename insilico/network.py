@@ -76,7 +76,7 @@ class NetworkConfig:
         reach += 2 * 2**self.scales  # the coarsest residual block
         for scale in range(1, self.scales):
             reach += 3 * 2**scale + 2**scale  # after each step up: a convolution and a residual block
-        return reach + 2
+        return reach + 2 + 1  # the last convolution, and the smoothing
 
     @property
     def halo_px(self) -> int:
@@ -141,6 +141,7 @@ def build_trunk(config: NetworkConfig, *, dtype: str = "float32") -> keras.Model
         x = block.residual(x, width)
     features = block.convolution(x, config.width)
     mean = layers.Conv2DTranspose(config.labels, 2, strides=2, dtype="float32", name="mean")(features)
+    mean = _Smooth(config.labels)(mean)
     # The likelihood teaches this head alone: led on into the trunk, it made training unstable.
     shape = layers.Conv2D(
         config.labels * 3 * config.components,
@@ -258,6 +259,18 @@ def _shape_start(config: NetworkConfig) -> Any:
         return ops.cast(ops.convert_to_tensor(start.reshape(shape)), dtype or "float32")
 
     return initializer
+
+
+class _Smooth(layers.Layer):  # type: ignore[misc]
+    """Binomial smoothing, 3x3: what the four pixels of a feature get differently leaves no lattice."""
+
+    def __init__(self, labels: int) -> None:
+        super().__init__(dtype="float32")
+        binomial = np.outer([1, 2, 1], [1, 2, 1]) / 16
+        self.kernel = np.repeat(binomial[..., None, None], labels, axis=2).astype(np.float32)
+
+    def call(self, mean: Any) -> Any:
+        return ops.depthwise_conv(mean, self.kernel, padding="same")
 
 
 class _Unpack(layers.Layer):  # type: ignore[misc]

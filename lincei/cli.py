@@ -105,8 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the console cannot show must not be an error
             stream.reconfigure(errors="backslashreplace")
-    if not os.environ.get("LINCEI_DEBUG"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow says much that no user can act on
     with _warnings_as_lines():
         return _guarded(lambda: _dispatch(words))
 

@@ -89,7 +89,8 @@ def run_demos(
         )
     page = Page(
         title="lincei demo",
-        lead="What the tools make of sample images: every picture on this page was made just now.",
+        lead="What the tools make of sample images. Predictions were made just now; what a training measured "
+        "is shown from the model's card.",
         sections=tuple(sections),
     )
     return write_page(page, out / "index.html")

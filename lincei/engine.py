@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lincei.errors import LinceiError, UsageError
-from lincei.keras_network import first_line, import_tensorflow, named_outputs
+from lincei.keras_network import first_line, held_back_stderr, import_tensorflow, named_outputs
 from lincei.model import Model
 from lincei.model_card import check_size
 from lincei.onnx_check import refuse_external_data
@@ -396,7 +396,8 @@ def _status(engine: type[Engine]) -> EngineStatus:
         if engine is OpenVINOEngine:
             _import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
         else:
-            importlib.import_module(engine.name)
+            with held_back_stderr():
+                importlib.import_module(engine.name)
     except Exception as error:  # a broken installation raises anything
         return EngineStatus(engine.name, version, False, _reason(error))
     return EngineStatus(engine.name, version, True)

@@ -186,7 +186,6 @@ def refuse_linked_hdf5(path: Path) -> None:
 
 def import_keras() -> Any:
     """Import Keras, on TensorFlow unless the user chose another backend."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with held_back_stderr():
             import keras
@@ -228,7 +227,8 @@ def _allowed_builder(builder: Any, where: str) -> Any:
     )
     if rest != "network" or package not in tools:
         raise refused
-    module = importlib.import_module(module_name)
+    with held_back_stderr():
+        module = importlib.import_module(module_name)
     if function not in getattr(module, "NETWORK_BUILDERS", ()):
         raise refused
     return getattr(module, function)
@@ -245,6 +245,8 @@ def held_back_stderr() -> Iterator[None]:
     except OSError:  # a program with windows may have no error stream at all
         yield
         return
+    if not os.environ.get("LINCEI_DEBUG"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow says much that no user can act on
     with tempfile.TemporaryFile() as held:
         if sys.stderr is not None:
             sys.stderr.flush()
