@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from insilico import demo
+from lincei.errors import LinceiWarning
 from lincei.image import open_image
 
 
 def test_real_data_is_shown_with_what_was_held_out(real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("LINCEI_DATA", str(real_data))
-    sections = demo.run(tmp_path, progress=None, cancelled=None)
+    # The planes of this field are shifted against each other, and the user is told so.
+    with pytest.warns(LinceiWarning, match="shifted sideways"):
+        sections = demo.run(tmp_path, progress=None, cancelled=None)
     titles = [section.title for section in sections]
     assert titles == ["In silico labeling", "Label by label", "Measured where it was not trained"]
     assert sections[0].text[0].startswith("Real data")

@@ -13,14 +13,19 @@ import platformdirs
 import pytest
 from toy_models import TOY_NETWORK, TOY_TOOL, KerasFiles, card, noise
 
+import lincei.model
 from lincei.model import Model, write_model
 
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder for installed models; nothing of the user's own is seen or touched."""
+    """Give a folder for installed models; those of the user or of this distribution are not seen."""
     folder = tmp_path / "models"
     monkeypatch.setenv("LINCEI_MODELS", str(folder))
+    shipped = lincei.model._shipped_folders
+    monkeypatch.setattr(
+        lincei.model, "_shipped_folders", lambda: [f for f in shipped() if f.parent.name != "insilico"]
+    )
     monkeypatch.setattr(platformdirs, "user_data_path", lambda *a, **k: tmp_path / "user data")
     return folder
 
