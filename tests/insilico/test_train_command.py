@@ -14,7 +14,7 @@ from PIL import Image as Picture
 
 from lincei.cli import main
 from lincei.image import open_image
-from lincei.model import Model
+from lincei.model import Model, find_model
 from sample_data.cells import write_fields
 
 pytest.importorskip("keras", reason="Keras is not installed: pip install 'lincei[train]'")
@@ -86,6 +86,20 @@ def test_the_published_names_are_enough_to_train_from(tmp_path):
         main(["train", "--input", f"isl:{source}", "--out", str(out), *QUICK, "--max-minutes", "0.05"]) == 0
     )
     assert [label.name for label in Model.from_folder(out).card.labels] == ["DAPI_CONFOCAL"]
+
+
+def test_a_new_label_starts_from_a_model_that_is_there(fields, tmp_path):
+    pair = ["--input", f"{fields}/stack_{{field}}.ome.tif"]
+    label = ["--label", f"body={fields}/cytoplasm_{{field}}.ome.tif"]
+    out = tmp_path / "new-label"
+    start = ["--start-from", "simulated-cells", "--crop-px", "64", "--max-minutes", "0.1"]
+    assert main(["train", *pair, *label, "--out", str(out), *start]) == 0
+    model = Model.from_folder(out)
+    assert [item.name for item in model.card.labels] == ["body"]
+    assert model.card.training["start_from"] == "simulated-cells"
+    # The network is the start model's, whatever the images have.
+    assert model.card.z_planes == find_model("simulated-cells").card.z_planes == 7
+    assert model.network()["config"]["width"] == 16
 
 
 def test_what_does_not_pair_is_said_and_the_rest_is_used(fields, tmp_path, capsys):
