@@ -162,7 +162,9 @@ def options(minutes: float, seed: int) -> Any:
     """Return the options of both trainings: those of the shipped model, for so many minutes."""
     from insilico import TrainOptions
 
-    return TrainOptions(max_minutes=minutes, seed=seed, rotate=False, modality="phase contrast")
+    return TrainOptions(
+        max_minutes=minutes, seed=seed, start_from="scratch", rotate=False, modality="phase contrast"
+    )
 
 
 def train_mixture(folder: str, data: str, minutes: float, seed: int) -> Trained:

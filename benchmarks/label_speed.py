@@ -91,7 +91,7 @@ def write_untrained(folder: str, planes: int) -> None:
         labels=UNTRAINED_LABELS,
         options=TrainOptions(),
         figures={"test": {}, "split": "none, the weights are random", "epochs": 0, "minutes": 0.0},
-        modality="phase contrast",
+        modalities=("phase contrast",),
         pixel_size_um=None,
         z_step_um=None,
         training={"fields": 0, "steps": 0, "backend": keras.backend.backend(), "precision": "float32"},

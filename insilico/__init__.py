@@ -9,18 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from insilico.evaluation import evaluate
     from insilico.labeling import label
-    from insilico.options import LabelOptions, TrainOptions
-    from insilico.training import TrainingPair, train
+    from insilico.options import EvaluateOptions, LabelOptions, TrainOptions
+    from insilico.pair_files import TrainingPair
+    from insilico.training import train
 
-__all__ = ["LabelOptions", "TrainOptions", "TrainingPair", "label", "train"]
+__all__ = ["EvaluateOptions", "LabelOptions", "TrainOptions", "TrainingPair", "evaluate", "label", "train"]
 
 # Imported when first used, so that neither `import insilico` nor `lincei --help` waits for NumPy or Keras.
 _HOMES = {
+    "evaluate": "insilico.evaluation",
+    "EvaluateOptions": "insilico.options",
     "label": "insilico.labeling",
     "LabelOptions": "insilico.options",
     "TrainOptions": "insilico.options",
-    "TrainingPair": "insilico.training",
+    "TrainingPair": "insilico.pair_files",
     "train": "insilico.training",
 }
 

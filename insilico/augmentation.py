@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class Augmentation:
     Parameters
     ----------
     rotate : bool
-        Any rotation and mirroring; False turns by 45 degrees at most and does not mirror, so that shadows
+        Any rotation and mirroring; False turns by 20 degrees at most and does not mirror, so that shadows
         keep their side.
     zoom : float
         Standard deviation of the logarithm of the magnification.
@@ -49,7 +50,7 @@ class Augmentation:
     focus: float = 0.5
     fewer_planes: float = 0.25
     blur: float = 0.1
-    spots: float = 0.5
+    spots: float = 0.8
 
 
 def random_crop(
@@ -88,37 +89,42 @@ def _placed(
     stack: Array, truth: Array, size: int, augmentation: Augmentation, random: np.random.Generator
 ) -> tuple[Array, Array]:
     """Rotate, zoom and stretch about a random place; outside the field it is mirrored."""
-    from scipy import ndimage
-
     height, width = stack.shape[:2]
-    most = np.pi if augmentation.rotate else np.pi / 4
+    most = np.pi if augmentation.rotate else np.pi / 9
     angle = random.uniform(-most, most)
     zoom = np.exp(random.normal() * augmentation.zoom)
     stretch = np.exp(random.normal() * augmentation.stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = zoom * turn @ np.diag([stretch, 1.0])
     center = np.array([random.uniform(0, height), random.uniform(0, width)])
-    # Only the pixels around the crop are gathered, so that a large field costs no more than a small one.
-    reach = int(np.abs(matrix).sum(axis=1).max() * size / 2) + 2
-    corner = center.astype(int) - reach
-    window = np.ix_(
-        *(mirrored(np.arange(c, c + 2 * reach), n) for c, n in zip(corner, (height, width), strict=True))
-    )
-    offset = center - corner - matrix @ np.array([(size - 1) / 2, (size - 1) / 2])
+    places = np.mgrid[:size, :size].reshape(2, -1) - (size - 1) / 2
+    rows, columns = matrix @ places + center[:, None]
+    sample = _bilinear(rows, columns, height, width)
+    return sample(stack).reshape(size, size, -1), sample(truth).reshape(size, size, -1)
 
-    def warped(planes: Array) -> Array:
-        gathered = planes[window]
-        return np.stack(
-            [
-                ndimage.affine_transform(
-                    gathered[..., i], matrix, offset, (size, size), order=1, mode="nearest"
-                )
-                for i in range(planes.shape[-1])
-            ],
-            axis=-1,
+
+def _bilinear(
+    rows: NDArray[np.floating], columns: NDArray[np.floating], height: int, width: int
+) -> Callable[[Array], Array]:
+    """Return a function that interpolates (Y, X, channels) at the places; the border is mirrored.
+
+    All channels of a pixel are gathered at once, three times as fast as one channel after the other.
+    """
+    top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
+    down = (rows - top).astype(np.float32)[:, None]
+    right = (columns - left).astype(np.float32)[:, None]
+    upper, lower = (mirrored(index, height) * width for index in (top, top + 1))
+    first, second = (mirrored(index, width) for index in (left, left + 1))
+
+    def sample(planes: Array) -> Array:
+        flat = planes.reshape(height * width, -1)
+        above, below = (
+            flat.take(row + first, axis=0) * (1 - right) + flat.take(row + second, axis=0) * right
+            for row in (upper, lower)
         )
+        return above * (1 - down) + below * down
 
-    return warped(stack), warped(truth)
+    return sample
 
 
 def _seen(stack: Array, augmentation: Augmentation, random: np.random.Generator) -> Array:
@@ -159,20 +165,50 @@ def _planes_seen(planes: int, augmentation: Augmentation, random: np.random.Gene
 
 
 def _spotted(stack: Array, random: np.random.Generator) -> Array:
-    """Add a speck of dust or a smear: a soft-edged, elongated shadow, sharp or far out of focus."""
-    size = stack.shape[0]
+    """Add dust, a smear, or something from elsewhere, with a soft and irregular edge.
+
+    What lies behind it is dimmed or hidden, or seen in the wrong place: the truth stays, so that the network
+    learns to doubt what it sees there.
+    """
+    from scipy import ndimage
+
+    shadow = _irregular_spot(stack.shape[0], random)
+    depth = np.float32(random.uniform(-6, 6))
+    kind = random.choice(4, p=(0.25, 0.3, 0.3, 0.15))
+    if kind == 0:  # thin: a shade over what is there
+        spotted = stack + (shadow * depth)[..., None]
+    elif kind == 1:  # opaque, and in half of the cases the sharper the nearer a plane is to it
+        if stack.shape[-1] > 1 and random.random() < 0.5:
+            away = np.abs(np.arange(stack.shape[-1]) - random.uniform(0, stack.shape[-1] - 1))
+            cover = shadow[..., None] ** (1 + away / stack.shape[-1] * 2).astype(np.float32)
+        else:
+            cover = shadow[..., None]
+        spotted = stack * (1 - cover) + cover * depth
+    elif kind == 2:  # a film or a drop: blurred, moved and dimmed
+        moved = np.roll(stack, random.integers(-12, 13, 2), axis=(0, 1))
+        blurred = ndimage.uniform_filter(moved, (*random.integers(3, 10, 2), 1), mode="wrap")
+        cover = shadow[..., None]
+        dim = np.float32(random.uniform(0.2, 1))
+        spotted = stack * (1 - cover) + cover * (dim * blurred + depth * np.float32(random.uniform(0, 0.5)))
+    else:  # plausible, but not of this place
+        cover = shadow[..., None]
+        spotted = stack * (1 - cover) + cover * stack[::-1, ::-1] * np.float32(random.uniform(0.3, 1.5))
+    return spotted.astype(np.float32)
+
+
+def _irregular_spot(size: int, random: np.random.Generator) -> Array:
+    """Return how much of each pixel is covered (0 to 1), shape (size, size)."""
     row, column = random.uniform(0, size, 2)
     y, x = np.ogrid[:size, :size]
     angle = random.uniform(0, np.pi)
     along = (y - row) * np.sin(angle) + (x - column) * np.cos(angle)
     across = (y - row) * np.cos(angle) - (x - column) * np.sin(angle)
-    length = np.exp(random.uniform(np.log(3), np.log(size / 4)))
+    # Its middle may be farther from its edge than a cell is wide: what is hidden there cannot be inferred.
+    length = np.exp(random.uniform(np.log(4), np.log(max(size / 3, 5))))
     width = max(2.0, length * random.uniform(0.1, 1))
     distance = np.sqrt((along / length) ** 2 + (across / width) ** 2)
+    around = np.arctan2(across, along)
+    for lobes in (2, 3, 5):
+        distance *= 1 + 0.12 * random.normal() * np.cos(lobes * around + random.uniform(0, 2 * np.pi))
     edge = random.uniform(0.05, 0.6)
-    shadow = 1 / (1 + np.exp(np.clip((distance - 1) / edge, -30, 30)))
-    depth = random.normal() * 3
-    spotted = stack + (shadow * depth)[..., None]
-    if random.random() < 0.5:  # opaque: what lies behind it cannot be seen
-        spotted = stack * (1 - shadow)[..., None] + (shadow * depth)[..., None]
-    return spotted.astype(np.float32)
+    return (1 / (1 + np.exp(np.clip((distance - 1) / edge, -30, 30)))).astype(np.float32)

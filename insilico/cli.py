@@ -1,4 +1,4 @@
-"""The commands of in silico labeling: ``lincei label`` and ``lincei train``."""
+"""The commands of in silico labeling: ``lincei label``, ``lincei train`` and ``lincei evaluate``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "label": "Predict fluorescence images from transmitted-light images.",
     "train": "Learn a new label from pairs of transmitted-light and stained images.",
+    "evaluate": "Compare predictions with stained images: figures, and a page that shows the errors.",
 }
 DEMO = "insilico.demo:run"
 
@@ -18,4 +19,8 @@ def command(name: str) -> typer.Typer:
     """Return the application of one of `COMMANDS`."""
     from insilico import commands
 
-    return {"label": commands.label_app, "train": commands.train_app}[name]()
+    return {
+        "label": commands.label_app,
+        "train": commands.train_app,
+        "evaluate": commands.evaluate_app,
+    }[name]()

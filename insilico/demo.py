@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from insilico.evaluation import scaled_truth
 from insilico.labeling import label
-from insilico.panels import ERROR_LIMIT, error_panel, label_panel
+from insilico.panels import ERROR_LIMIT, error_panel, framed, prediction_panel, truth_panel
 from lincei.image import Image, open_image, save_image
 from lincei.metrics import pearson_r
 from lincei.model import Model, find_model
 from lincei.model_card import COVER_FILE
-from lincei.normalize import percentile_scaling
 from lincei.pattern import find_inputs
 from lincei.progress import CancelCheck, ProgressCallback
 from lincei.report import ColorScale, Figure, Section, Table, color_composite, gray_to_rgb, map_to_rgb
@@ -128,13 +128,19 @@ def _live_sections(field: DemoField, results: dict[str, Image], files: list[str]
     for i, item in enumerate(labels):
         truth = scaled_truth(field.truths[item.name], field.model, i)
         figures += [
-            Figure(label_panel(truth[small], item.color), f"{item.name}, stained", pixel_size_um=small_size),
+            Figure(truth_panel(truth[small], item.color), f"{item.name}, stained", pixel_size_um=small_size),
             Figure(
-                label_panel(mean[i][small], item.color), f"{item.name}, predicted", pixel_size_um=small_size
+                prediction_panel(mean[i][small], item.color),
+                f"{item.name}, predicted",
+                pixel_size_um=small_size,
             ),
-            Figure(map_to_rgb(sd[i][small], 0, ERROR_LIMIT), f"{item.name}, uncertainty", color_scale=scale),
             Figure(
-                error_panel(mean[i][small], truth[small]),
+                framed(map_to_rgb(sd[i][small], 0, ERROR_LIMIT), "#000000"),
+                f"{item.name}, uncertainty",
+                color_scale=scale,
+            ),
+            Figure(
+                framed(error_panel(mean[i][small], truth[small]), "#000000"),
                 f"{item.name}, error. Orange: predicted, not there; blue: there, not predicted",
             ),
         ]
@@ -186,27 +192,3 @@ def _held_out_section(model: Model) -> Section:
         notes=(figures["refit"],) if "refit" in figures else (),
         columns=1,
     )
-
-
-def scaled_truth(stain: Image, model: Model, index: int) -> NDArray[np.float32]:
-    """Return a stained image on its label's normalized scale; nothing is fitted.
-
-    Parameters
-    ----------
-    stain : Image
-        One channel; a stack is projected to its maximum.
-    model : Model
-        The model whose card names the percentiles.
-    index : int
-        Which of its labels.
-
-    Returns
-    -------
-    ndarray
-        Shape (Y, X), float32.
-    """
-    item = model.card.labels[index]
-    scaling = percentile_scaling(
-        stain, 0, background=item.background_percentile or 0.0, bright=item.bright_percentile or 100.0
-    )
-    return scaling.apply(stain.read()[0, 0].max(axis=0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +29,7 @@ KIND = "mixture of logistics"
 DISCRETE_STEP = 1 / 255
 LOG_SCALE_RANGE = (-4.5, 2.0)
 
-
+_ARRAYS = ("weights", "locations", "scales")
 _BISECTIONS, _NEWTON_STEPS = 12, 5
 _CHUNK = 1 << 16  # pixels worked on at a time, so that temporary arrays stay in the processor's cache
 
@@ -43,6 +43,11 @@ _PARTS = [
 # The trapezoidal rule over a standard logistic density; it converges faster than any power of the distance
 # between places.
 _STANDARD = [(1.2 * k, 1.2 / (4 * math.cosh(0.6 * k) ** 2)) for k in range(-14, 15)]
+
+
+def part_names(components: int) -> tuple[str, ...]:
+    """Return what `LogisticMixture.statistic` calls the arrays that together are a whole distribution."""
+    return tuple(f"{kind} {k + 1}" for kind in _ARRAYS for k in range(components))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,13 @@ class LogisticMixture:
         """
         parts = parameters.reshape(labels, 3, -1, *parameters.shape[1:])
         return [cls(part[0], part[1], part[2]) for part in parts]
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Array]) -> LogisticMixture:
+        """Put a distribution together again from all of its `part_names`."""
+        components = len(parts) // len(_ARRAYS)
+        names = iter(part_names(components))
+        return cls(*(np.stack([parts[next(names)] for _ in range(components)]) for _ in _ARRAYS))
 
     @property
     def mean(self) -> Array:
@@ -210,7 +222,11 @@ class LogisticMixture:
         return result
 
     def statistic(self, name: str) -> Array:
-        """Return one of `STATISTICS` by its name."""
+        """Return one of `STATISTICS`, or of `part_names`, by its name."""
+        kind, _, number = name.partition(" ")
+        if kind in _ARRAYS and number:
+            part: Array = getattr(self, kind)[int(number) - 1]
+            return part
         if name in ("q05", "q95"):
             return self.quantile(0.05 if name == "q05" else 0.95)
         if name == "median":

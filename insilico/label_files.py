@@ -1,20 +1,38 @@
-"""Labeling files in a batch: one OME-TIFF (or OME-Zarr) of means per input, other statistics beside it."""
+"""Labeling files in a batch: one OME-TIFF (or OME-Zarr) of means per input, other statistics beside it.
+
+Results that are large are written piece by piece into a hidden folder beside their final place, which a run
+that was stopped leaves for the next one to go on with.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import math
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from insilico.label_journal import LabelJournal, fingerprint_hash, fingerprint_of
 from insilico.labeling import label_image, models_for, open_engines
 from insilico.options import LabelOptions
 from lincei.batch import BatchSummary, run_batch
 from lincei.errors import LinceiError, LinceiWarning
-from lincei.image import ZARR_SUFFIXES, Image, is_zarr, save_image, writable_errors
+from lincei.image import (
+    ZARR_SUFFIXES,
+    Image,
+    is_zarr,
+    open_image,
+    readable_errors,
+    remove,
+    save_image,
+    writable_errors,
+)
 from lincei.model import Model
 from lincei.pattern import InputGroup, find_inputs, refuse_equal_stems
 from lincei.progress import CancelCheck, Progress, ProgressCallback
@@ -24,6 +42,8 @@ if TYPE_CHECKING:
 
 # Steps of one input's progress, and how many of them are done when its pixels are computed.
 _STEPS, _LABELED = 1000, 900
+# All results of an input together; larger ones that become TIFFs are kept on the disk until they are saved.
+IN_MEMORY_BYTES = 256 * 2**20
 
 
 def label_files(
@@ -44,14 +64,16 @@ def label_files(
         Folder of the results. ``<stem>.ome.tif`` holds the mean, one channel per label;
         ``<stem>.<statistic>.ome.tif`` the other statistics. An OME-Zarr in gives OME-Zarrs out.
     options : LabelOptions
-        The options.
+        The options. With ``resume``, an input whose results are there already, of the same input, model,
+        options and versions, is left out, and one that a stopped run began is gone on with: the result is
+        that of a run that was not stopped, byte for byte.
     progress, cancelled : callable, optional
         See `lincei.progress`.
 
     Returns
     -------
     BatchSummary
-        The files written for each input, and what failed.
+        The files of each input, and what failed.
 
     Raises
     ------
@@ -66,7 +88,7 @@ def label_files(
     folder = Path(out).expanduser()
     _refuse_clashes(groups, folder, options.statistics)
     models = models_for(options, options.model)
-    open_engines(models, options)
+    engines = open_engines(models, options)
     with writable_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -77,13 +99,60 @@ def label_files(
             warned.add(text)
             warnings.warn(text, LinceiWarning, stacklevel=3)
 
+    left_out: list[str] = []
+    begun: list[InputGroup] = []
+
     def job(
         group: InputGroup, /, *, progress: ProgressCallback | None, cancelled: CancelCheck | None
     ) -> list[Path]:
         paths = _results(group, folder, options.statistics)
-        return _label_one(group, paths, models, options, warn, progress, cancelled)
+        with readable_errors(group.paths[0]):
+            fingerprint = fingerprint_of(group.source, group.paths, models, engines, options)
+        if options.resume and _are_there(paths, fingerprint):
+            left_out.append(group.stem)
+            return list(paths.values())
+        begun.append(group)
+        _label_one(group, paths, models, options, fingerprint, warn, progress, cancelled)
+        begun.remove(group)
+        return list(paths.values())
 
-    return run_batch(groups, job, describe=lambda group: group.stem, progress=progress, cancelled=cancelled)
+    summary = run_batch(
+        groups, job, describe=lambda group: group.stem, progress=progress, cancelled=cancelled
+    )
+    unfinished = [group.stem for group in begun if _unfinished(group, folder).exists()]
+    return dataclasses.replace(summary, notes=_notes(left_out, unfinished))
+
+
+def _notes(left_out: Sequence[str], unfinished: Sequence[str]) -> tuple[str, ...]:
+    """Say what was not done anew, and what can be gone on with."""
+    notes = []
+    if left_out:
+        count = "1 of them was" if len(left_out) == 1 else f"{len(left_out)} of them were"
+        notes.append(f"{count} there already, from the same input, model and options.")
+    if unfinished:
+        names = ", ".join(unfinished)
+        notes.append(f"What is computed of {names} is kept: the same command with --resume goes on.")
+    return tuple(notes)
+
+
+def _unfinished(group: InputGroup, folder: Path) -> Path:
+    """Return where the results of an input are while they are not complete."""
+    return folder / f".{group.stem}.part"
+
+
+def _are_there(paths: Mapping[str, Path], fingerprint: Mapping[str, str]) -> bool:
+    """Tell whether all results of an input are there and are what would be computed."""
+    wanted = fingerprint_hash(fingerprint)
+    for statistic, path in paths.items():
+        if not path.exists():
+            return False
+        try:
+            told = open_image(path).provenance or {}
+        except LinceiError:
+            return False
+        if (told.get("fingerprint"), told.get("statistic")) != (wanted, statistic):
+            return False
+    return True
 
 
 def _results(group: InputGroup, folder: Path, statistics: Sequence[str]) -> dict[str, Path]:
@@ -124,42 +193,82 @@ def _refuse_clashes(groups: Sequence[InputGroup], folder: Path, statistics: Sequ
 
 def _label_one(
     group: InputGroup,
-    paths: dict[str, Path],
+    paths: Mapping[str, Path],
     models: Sequence[Model],
     options: LabelOptions,
+    fingerprint: Mapping[str, str],
     warn: Callable[[str], None],
     progress: ProgressCallback | None,
     cancelled: CancelCheck | None,
-) -> list[Path]:
+) -> None:
     """Label one input; no file is there under its final name before it is complete."""
     image = group.open()
+    noted = {"fingerprint": fingerprint_hash(fingerprint)}
     labeling = _part(progress, 0, _LABELED)
     bounds = [_LABELED + (_STEPS - _LABELED) * i // len(paths) for i in range(len(paths) + 1)]
-    saving = [_part(progress, first, last) for first, last in itertools.pairwise(bounds)]
-    if not _is_ome_zarr(group):
-        results = label_image(image, models, options, progress=labeling, cancelled=cancelled, warn=warn)
-        for (name, result), heard in zip(results.items(), saving, strict=True):
-            save_image(result, paths[name], progress=heard, cancelled=cancelled)
-        return list(paths.values())
+    saving = {
+        name: _part(progress, *ends) for name, ends in zip(paths, itertools.pairwise(bounds), strict=True)
+    }
+    folder = _unfinished(group, next(iter(paths.values())).parent)
+    if not _is_ome_zarr(group) and _result_bytes(image, models, options) <= IN_MEMORY_BYTES:
+        remove(folder)
+        results = label_image(
+            image, models, options, noted=noted, progress=labeling, cancelled=cancelled, warn=warn
+        )
+        for name, result in results.items():
+            save_image(result, paths[name], progress=saving[name], cancelled=cancelled)
+        return
 
     from lincei.formats.ome_zarr import create_ome_zarr
+    from lincei.formats.scratch import ScratchArray
 
-    # Each tile is written when it is computed, so that the image may exceed memory.
-    writers: list[OmeZarrWriter] = []
+    made = {name: folder / path.name for name, path in paths.items()}
+    writers: dict[str, OmeZarrWriter] = {}
+    with (
+        LabelJournal(folder, fingerprint, resume=options.resume) as journal,
+        contextlib.ExitStack() as files,
+    ):
+        if journal.changed:
+            warn(
+                f"{group.stem}: the {' and the '.join(journal.changed)} changed since the run that was "
+                "stopped, so it is labeled anew."
+            )
 
-    def store(statistic: str, template: Image) -> Any:
-        writers.append(create_ome_zarr(paths[statistic], template))
-        return writers[-1].array
+        def store(statistic: str, template: Image) -> Any:
+            if _is_ome_zarr(group):
+                writer = create_ome_zarr(paths[statistic], template, folder=made[statistic])
+                writers[statistic] = writer
+                return writer.array
+            path = folder / f"{statistic}.pixels"
+            path.touch()
+            return ScratchArray(files.enter_context(path.open("r+b")), template.shape, template.dtype)
 
-    try:
-        label_image(image, models, options, store=store, progress=labeling, cancelled=cancelled, warn=warn)
-        for writer, heard in zip(writers, saving, strict=True):
-            writer.finish(heard, cancelled)
-    except BaseException:
-        for writer in writers:
-            writer.abort()
-        raise
-    return list(paths.values())
+        if not journal.complete:
+            results = label_image(
+                image,
+                models,
+                options,
+                store=store,
+                record=journal,
+                noted=noted,
+                progress=labeling,
+                cancelled=cancelled,
+                warn=warn,
+            )
+            for name, result in results.items():
+                if name in writers:
+                    writers[name].complete(saving[name], cancelled)
+                else:
+                    save_image(result, made[name], progress=saving[name], cancelled=cancelled)
+        files.close()  # what is open cannot be removed everywhere
+        journal.finish({made[name]: path for name, path in paths.items()})
+
+
+def _result_bytes(image: Image, models: Sequence[Model], options: LabelOptions) -> int:
+    """Return the size of all results of an image, as if all labels of its models were wanted."""
+    t, _, _, height, width = image.shape
+    labels = sum(len(model.card.labels) for model in models)
+    return math.prod((t, labels, height, width, len(options.statistics))) * np.dtype(np.float32).itemsize
 
 
 def _part(progress: ProgressCallback | None, first: int, last: int) -> ProgressCallback | None:

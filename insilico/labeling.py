@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +20,7 @@ from insilico.distribution import KIND, LogisticMixture
 from insilico.options import STATISTICS, LabelOptions
 from insilico.transmitted_light import check_modality, transmitted_channel
 from insilico.z_planes import DRIFT_WARNING_PX, drift_px, network_planes, plane_weights
+from lincei.doctor import usable_cores
 from lincei.engine import Engine, cached_engine
 from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.formats.ome_zarr import ArraySpec
@@ -26,7 +29,7 @@ from lincei.model import Model, find_model
 from lincei.normalize import IntensityScaling, not_finite, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import ResampledArray, zoom_factor
-from lincei.progress import CancelCheck, Progress, ProgressCallback, report
+from lincei.progress import CancelCheck, Progress, ProgressCallback, report, stop_if_cancelled
 from lincei.tiles import Tile, plan_tiles, read_tile, run_tiles
 
 Array = NDArray[np.float32]
@@ -36,6 +39,14 @@ SMALLEST_SIDE_PX = 16
 LARGEST_FACTOR = 10.0
 # What an engine's own outputs answer; other statistics need the distribution's parameters.
 _DIRECT = ("mean", "sd")
+# Sides of pieces are multiples of this, so that chunks of a file can divide them evenly.
+_PIECE_UNIT = 16
+# An input that is reduced for the model is read in pieces of this many times the tile's side at most.
+_LARGEST_REDUCED = 2
+_MOST_READ_AHEAD = 4
+
+# Of a piece of a result: number of the model, time point, first row, first column.
+PieceKey = tuple[int, int, int, int]
 
 
 class Store(Protocol):
@@ -44,6 +55,35 @@ class Store(Protocol):
     def __call__(self, statistic: str, template: Image) -> Any:
         """Return a writable array of the template's shape."""
         ...
+
+
+class Record(Protocol):
+    """Remembers which pieces of a result are written, so that a run that was stopped can go on."""
+
+    def holds(self, piece: PieceKey, checksum: Callable[[], int]) -> bool:
+        """Tell whether a piece is written; ``checksum`` gives that of what can be read back."""
+        ...
+
+    def add(self, piece: PieceKey, checksum: int) -> None:
+        """Take note of a piece that is written; called from one thread at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of the result, and the tile whose run gives it.
+
+    Parameters
+    ----------
+    rows, columns : slice
+        On the input's own grid. No pixel is in two pieces.
+    tile : Tile
+        At the model's pixel size; holds all that the piece is interpolated from.
+    """
+
+    rows: slice
+    columns: slice
+    tile: Tile
 
 
 @dataclass(frozen=True)
@@ -70,6 +110,8 @@ class Plan:
         By how much the image was enlarged.
     full : tuple of int
         Y and X of the result: the input's own grid.
+    pieces : tuple of Piece
+        What is computed at a time; of the same places for all models of a result.
     """
 
     model: Model
@@ -81,17 +123,18 @@ class Plan:
     first: int
     factor: float
     full: tuple[int, int]
-
-    @property
-    def margin(self) -> int:
-        """Pixels around a tile from which the result at the input's own pixel size is interpolated."""
-        return 0 if self.factor == 1 else math.ceil(max(1.0, self.factor)) + 1
+    pieces: tuple[Piece, ...]
 
     @property
     def halo(self) -> int:
         """Pixels around a tile that the network computes besides it: a multiple of its stride."""
         stride = self.model.card.total_stride
-        return -(-(self.model.card.halo_px + self.margin) // stride) * stride
+        return -(-self.model.card.halo_px // stride) * stride
+
+    @property
+    def items(self) -> list[tuple[int, Piece]]:
+        """What the network runs on, one after the other: time points, and the pieces of each."""
+        return [(t, piece) for t in range(self.image.shape[0]) for piece in self.pieces]
 
 
 def label(
@@ -213,6 +256,8 @@ def label_image(
     settings: LabelOptions,
     *,
     store: Store | None = None,
+    record: Record | None = None,
+    noted: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
     warn: Callable[[str], None] | None = None,
@@ -229,6 +274,10 @@ def label_image(
         The options.
     store, progress, cancelled : callable, optional
         As for `label`.
+    record : Record, optional
+        What it holds is not computed again; needs a store whose arrays can be read.
+    noted : mapping, optional
+        More for the provenance of the result; JSON-able.
     warn : callable, optional
         Hears of what the user should know about the result; a `LinceiWarning` by default.
 
@@ -247,7 +296,7 @@ def label_image(
     channel = transmitted_channel(image, settings.channel)
     _check_size(image)
     for item in models:
-        check_modality(image, item.card.modality, item.name)
+        check_modality(image, item.card.modalities, item.name)
         _check_scale(image, item)
     report(progress, Progress("reading", 0, 0))
     scaling = standard_scaling(image, channel)
@@ -277,86 +326,124 @@ def label_image(
             for plan in plans
         ],
         # A model may have been given as an object: what was used is named, not what was not asked for.
-        "parameters": {**settings.to_json(), "model": [item.name for item in models]},
+        # Whether it took two runs is no part of what it is.
+        "parameters": {**_parameters(settings), "model": [item.name for item in models]},
         "source": image.source or image.name,
         "engine": [f"{e.name} {e.version} ({e.precision})" for e in engines],
         "intensity_scaling": dataclasses.asdict(scaling),
         "z_drift_px": round(drift, 2),
         "scale_assumed": bool(assumed),
+        **(noted or {}),
     }
     results = {
         name: template.with_(provenance={**provenance, "statistic": name}) for name in settings.statistics
     }
     make = store or _in_memory
     arrays = {name: make(name, result) for name, result in results.items()}
-    counts = [len(_tiles(plan, settings)) * image.shape[0] for plan in plans]
+    counts = [len(plan.items) for plan in plans]
     for number, (plan, engine) in enumerate(zip(plans, engines, strict=True)):
-        counted = _counted(progress, sum(counts[:number]), sum(counts))
-        _predict(plan, engine, arrays, settings, counted, cancelled)
+        items = plan.items
+        if record is not None:
+            items = _not_written(number, plan, arrays, record, cancelled)
+        counted = _counted(progress, sum(counts[: number + 1]) - len(items), sum(counts))
+        _predict(number, plan, items, engine, arrays, settings, record, counted, cancelled)
     return {name: result.with_(data=arrays[name]) for name, result in results.items()}
 
 
 def _predict(
+    number: int,
     plan: Plan,
+    items: Sequence[tuple[int, Piece]],
     engine: Engine,
     arrays: Mapping[str, Any],
     settings: LabelOptions,
+    record: Record | None,
     progress: ProgressCallback | None,
     cancelled: CancelCheck | None,
 ) -> None:
-    """Run one model over all times and tiles, and write its channels."""
-    items = [(t, tile) for t in range(plan.image.shape[0]) for tile in _tiles(plan, settings)]
-    into = slice(plan.first, plan.first + len(plan.chosen))
+    """Run one model over times and pieces, and write its channels."""
     halo = plan.halo
 
-    def read(item: tuple[int, Tile]) -> Array:
-        return _network_input(plan, read_tile(plan.image, item[1], halo, t=item[0]))
+    def read(item: tuple[int, Piece]) -> Array:
+        t, piece = item
+        return _network_input(plan, read_tile(plan.image, piece.tile, halo, t=t))
 
-    def compute(item: tuple[int, Tile], stack: Array) -> dict[str, Array]:
-        tile = item[1]
-        inside = tuple(
-            slice(halo + known.start - part.start, halo + known.stop - part.start)
-            for part, known in zip((tile.rows, tile.columns), _known(plan, tile), strict=True)
-        )
-        outputs = {name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()}
-        return _statistics(outputs, settings.statistics, len(plan.model.card.labels), plan.chosen)
+    def compute(item: tuple[int, Piece], stack: Array) -> dict[str, Array]:
+        inside = tuple(slice(halo + part.start, halo + part.stop) for part in item[1].tile.inside)
+        return {name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()}
 
-    def write(item: tuple[int, Tile], values: dict[str, Array]) -> None:
-        t, tile = item
-        rows, columns = _written(plan, tile)
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return  # reduced to so few pixels that this tile has the center of none
-        for name, value in values.items():
-            pixels = value[None, :, None]
+    def write(item: tuple[int, Piece], outputs: dict[str, Array]) -> None:
+        piece = item[1]
+        # Here and not with the network, which goes on with the next tile meanwhile.
+        values = _statistics(outputs, settings.statistics, len(plan.model.card.labels), plan.chosen)
+        place = _place(plan, item)
+        pieces: list[Array] = []
+        for name, array in arrays.items():
+            pixels = values[name][None, :, None]
             if plan.factor != 1:
-                window = _Window(pixels, _known(plan, tile), plan.image.shape[3:])
-                pixels = ResampledArray(window, 1 / plan.factor, plan.full)[:, :, :, rows, columns]
-            arrays[name][t : t + 1, into, 0:1, rows, columns] = pixels
+                window = _Window(pixels, (piece.tile.rows, piece.tile.columns), plan.image.shape[3:])
+                resampled = ResampledArray(window, 1 / plan.factor, plan.full)
+                pixels = resampled[:, :, :, piece.rows, piece.columns]
+            array[place] = pixels
+            pieces.append(pixels)
+        if record is not None:
+            record.add(_key(number, item), _checksum(pieces))
 
-    run_tiles(items, read, compute, write, stage="labeling", progress=progress, cancelled=cancelled)
-
-
-def _known(plan: Plan, tile: Tile) -> tuple[slice, slice]:
-    """Return the rows and columns, at the model's scale, whose result a tile's run gives: with margin."""
-    rows, columns = (
-        slice(max(0, part.start - plan.margin), min(size, part.stop + plan.margin))
-        for part, size in zip((tile.rows, tile.columns), plan.image.shape[3:], strict=True)
+    cores = settings.threads or usable_cores()
+    run_tiles(
+        items,
+        read,
+        compute,
+        write,
+        stage="labeling",
+        # The more cores compute, the more of the time would be spent on waiting for one that reads.
+        ahead=min(_MOST_READ_AHEAD, 1 + cores // 2),
+        progress=progress,
+        cancelled=cancelled,
     )
-    return rows, columns
 
 
-def _written(plan: Plan, tile: Tile) -> tuple[slice, slice]:
-    """Return the rows and columns, on the input's own grid, whose centers lie in a tile."""
-    if plan.factor == 1:
-        return tile.rows, tile.columns
-    rows, columns = (
-        slice(
-            min(full, math.ceil(part.start / plan.factor - 0.5)) if part.start else 0,
-            min(full, math.ceil(part.stop / plan.factor - 0.5)) if part.stop < size else full,
-        )
-        for part, size, full in zip((tile.rows, tile.columns), plan.image.shape[3:], plan.full, strict=True)
-    )
-    return rows, columns
+def _not_written(
+    number: int,
+    plan: Plan,
+    arrays: Mapping[str, Any],
+    record: Record,
+    cancelled: CancelCheck | None,
+) -> list[tuple[int, Piece]]:
+    """Return what is still to be computed: what is not recorded, or does not read back as it was written."""
+
+    def held(item: tuple[int, Piece]) -> bool:
+        stop_if_cancelled(cancelled)
+        place = _place(plan, item)
+        return record.holds(_key(number, item), lambda: _checksum(array[place] for array in arrays.values()))
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return [item for item, there in zip(plan.items, pool.map(held, plan.items), strict=True) if not there]
+
+
+def _key(number: int, item: tuple[int, Piece]) -> PieceKey:
+    t, piece = item
+    return (number, t, piece.rows.start, piece.columns.start)
+
+
+def _place(plan: Plan, item: tuple[int, Piece]) -> tuple[slice, slice, slice, slice, slice]:
+    """Return where in the result a piece is written: times, labels, z, rows, columns."""
+    t, piece = item
+    labels = slice(plan.first, plan.first + len(plan.chosen))
+    return slice(t, t + 1), labels, slice(0, 1), piece.rows, piece.columns
+
+
+def _checksum(arrays: Iterable[Array]) -> int:
+    """Return a CRC-32 of pixels."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
+def _parameters(settings: LabelOptions) -> dict[str, Any]:
+    """Return the options that a result depends on."""
+    return {name: value for name, value in settings.to_json().items() if name != "resume"}
 
 
 class _Window:
@@ -414,6 +501,7 @@ def _plans(
     single = image.with_(
         data=_OneChannel(image, channel), channel_names=(), channel_colors=(), rgb=False, levels=()
     )
+    places = _places(image, models, settings)
     plans: list[Plan] = []
     first = 0
     for model in models:
@@ -424,9 +512,42 @@ def _plans(
         weights = plane_weights(
             image.shape[2], card.z_planes, z_step_um=image.z_step_um, network_z_step_um=card.z_step_um
         )
-        plans.append(Plan(model, scaled, channel, weights, scaling, chosen, first, factor, image.shape[3:]))
+        pieces = _pieces(places, factor, card.total_stride, scaled.shape[3:])
+        plans.append(
+            Plan(model, scaled, channel, weights, scaling, chosen, first, factor, image.shape[3:], pieces)
+        )
         first += len(chosen)
     return plans
+
+
+def _places(image: Image, models: Sequence[Model], settings: LabelOptions) -> list[Tile]:
+    """Cut the result into the places of its pieces, which suit all models."""
+    unit, bounds = _PIECE_UNIT, []
+    for card in (model.card for model in models):
+        factor = zoom_factor(image.pixel_size_um, card.pixel_size_um)
+        bounds.append(min(int(settings.tile_px / factor), _LARGEST_REDUCED * settings.tile_px))
+        if factor == 1:
+            unit = math.lcm(unit, card.total_stride)  # the tile is the piece
+    return plan_tiles(*image.shape[3:], min(bounds), unit)
+
+
+def _pieces(places: Sequence[Tile], factor: float, stride: int, size: tuple[int, int]) -> tuple[Piece, ...]:
+    """Find the tile for each place: beginning on the stride, and all of one computed size."""
+    margin = 0 if factor == 1 else math.ceil(max(1.0, factor)) + 1
+
+    def needed(part: slice, length: int) -> slice:
+        """Return the model's pixels that a range of the result's is interpolated from."""
+        start = max(0, math.floor(part.start * factor) - margin) // stride * stride
+        return slice(start, min(length, math.ceil(part.stop * factor) + margin))
+
+    parts = [(needed(place.rows, size[0]), needed(place.columns, size[1])) for place in places]
+    height, width = (
+        -(-max(pair[axis].stop - pair[axis].start for pair in parts) // stride) * stride for axis in (0, 1)
+    )
+    return tuple(
+        Piece(place.rows, place.columns, Tile(rows, columns, height, width))
+        for place, (rows, columns) in zip(places, parts, strict=True)
+    )
 
 
 class _OneChannel:
@@ -458,8 +579,9 @@ def _template(image: Image, plans: Sequence[Plan]) -> Image:
             for i, name in enumerate(names)
         ]
     shape = (image.shape[0], len(labels), 1, *image.shape[3:])
+    first = plans[0].pieces[0]
     return Image(
-        ArraySpec(shape, np.float32),
+        ArraySpec(shape, np.float32, (first.rows.stop, first.columns.stop)),
         name=image.name,
         source=image.source,
         pixel_size_um=image.pixel_size_um,
@@ -472,10 +594,6 @@ def _template(image: Image, plans: Sequence[Plan]) -> Image:
 
 def _in_memory(_statistic: str, template: Image) -> Array:
     return np.empty(template.shape, np.float32)
-
-
-def _tiles(plan: Plan, settings: LabelOptions) -> list[Tile]:
-    return plan_tiles(*plan.image.shape[3:], settings.tile_px, plan.model.card.total_stride)
 
 
 def _counted(progress: ProgressCallback | None, before: int, total: int) -> ProgressCallback | None:

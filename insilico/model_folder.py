@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insilico.distribution import DISCRETE_STEP, KIND
+from insilico.label_curve import SOFTNESS
 from insilico.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def write_labeling_model(
     labels: Mapping[str, str],
     options: TrainOptions,
     figures: Mapping[str, Any],
-    modality: str,
+    modalities: Sequence[str],
     pixel_size_um: float | None,
     z_step_um: float | None,
     training: Mapping[str, Any],
+    curves: Mapping[str, str] | None = None,
     cover: bytes | None = None,
 ) -> Model:
     """Export a trained trunk and write it as a model folder, in place of an older one of that name.
@@ -57,12 +59,14 @@ def write_labeling_model(
         What it was trained with.
     figures : mapping
         What was measured.
-    modality : str
-        Modality of the input.
+    modalities : sequence of str
+        What the inputs are.
     pixel_size_um, z_step_um : float or None
         What the network works at.
     training : mapping
         How it was trained, for the card.
+    curves : mapping of str to str, optional
+        The curve of a label's scale, where it is not linear.
     cover : bytes, optional
         PNG file of a part that was not trained on.
 
@@ -87,8 +91,8 @@ def write_labeling_model(
     card = Card(
         name=folder.name,
         task="label",
-        description=f"Predicts {_listed(labels)} from {modality} images. Research use only.",
-        modality=modality,
+        description=f"Predicts {_listed(labels)} from {_listed(modalities, 'or')} images. Research use only.",
+        modality=modalities[0],
         input=Tensor("stack", tuple(f"z{i}" for i in range(config.planes)), "Scaled z planes of one field."),
         outputs=(
             Tensor("mean", tuple(labels), "Expected fluorescence on the label's normalized scale."),
@@ -103,7 +107,13 @@ def write_labeling_model(
         halo_px=config.halo_px,
         min_size_px=TEST_SIZE_PX,
         labels=tuple(
-            Label(name, color, options.background_percentile, options.bright_percentile)
+            Label(
+                name,
+                color,
+                options.background_percentile,
+                options.bright_percentile,
+                (curves or {}).get(name, "linear"),
+            )
             for name, color in labels.items()
         ),
         z_planes=config.planes,
@@ -120,6 +130,7 @@ def write_labeling_model(
             "method": "widening about the mean by one factor per label, lowest CRPS on tune",
             "spread": dict(zip(labels, (round(s, 4) for s in config.spread), strict=True)),
         },
+        settings={"other_modalities": list(modalities[1:])} if len(modalities) > 1 else {},
         training=training,
         figures=figures,
         license=options.license,
@@ -146,7 +157,9 @@ def write_labeling_model(
             network={"builder": "insilico.network:build_network", "config": config.to_json()},
             test_input=stack,
             test_outputs={name: np.moveaxis(np.asarray(value), -1, 1) for name, value in outputs.items()},
-            readme=card_in_words(card.name, labels, modality, config, options, figures, training),
+            readme=card_in_words(
+                card.name, labels, modalities, config, options, figures, training, curves or {}
+            ),
             cover=cover,
             metrics=dict(figures),
             replace=True,
@@ -188,11 +201,12 @@ def simulated_stack(planes: int, size_px: int, seed: int = 20180412) -> NDArray[
 def card_in_words(
     name: str,
     labels: Mapping[str, str],
-    modality: str,
+    modalities: Sequence[str],
     config: NetworkConfig,
     options: TrainOptions,
     figures: Mapping[str, Any],
     training: Mapping[str, Any],
+    curves: Mapping[str, str],
 ) -> str:
     """Return the README of a model: what it does, how good it is, how it came about."""
     rows = [
@@ -208,11 +222,18 @@ def card_in_words(
     lines = [
         f"# {name}",
         "",
-        f"Predicts {_listed(labels)} from {modality} images ({planes}). Research use only.",
+        f"Predicts {_listed(labels)} from {_listed(modalities, 'or')} images ({planes}). Research use only.",
         "",
         f"A value of 0 is percentile {options.background_percentile:g} of a stained image, 1 is percentile "
         f"{options.bright_percentile:g}. A stack is projected to one plane. Other numbers of planes are "
         "interpolated to these; with few planes the prediction is worse.",
+        *(
+            f"The scale of {label} is compressed between them (v = asinh(u / {SOFTNESS:g}) / asinh(1 / "
+            f"{SOFTNESS:g}) of the linear scale u): its level differs much from cell to cell, which "
+            "transmitted light cannot show."
+            for label, curve in curves.items()
+            if curve == "asinh"
+        ),
         "",
         "## Measured on data it was not trained on",
         "",
@@ -255,6 +276,6 @@ def _planes_in_words(figures: Mapping[str, Mapping[str, float]], labels: Sequenc
     ]
 
 
-def _listed(names: Mapping[str, str]) -> str:
+def _listed(names: Iterable[str], word: str = "and") -> str:
     words = list(names)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {word} {words[-1]}"

@@ -1,4 +1,4 @@
-"""The options of labeling and of training. Front ends derive their controls from these fields."""
+"""The options of labeling, training and evaluation. Front ends derive their controls from these fields."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from lincei.options import Options, option
 
 MODALITIES = ("phase contrast", "bright field", "DIC")
+# What `TrainOptions.start_from` says when no model is to be started from.
+SCRATCH = "scratch"
 STATISTICS = ("mean", "median", "mode", "sd", "q05", "q95", "entropy")
 
 
@@ -48,6 +50,11 @@ class LabelOptions(Options):
         advanced=True,
     )
     threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)
+    resume: bool = option(
+        False,
+        "Of files: go on with what a stopped run of the same command left, and leave out what is done.",
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,9 @@ class TrainOptions(Options):
     max_minutes: float = option(
         10.0, "Time for training; it ends earlier when nothing improves.", unit="min", above=0
     )
-    start_from: str | None = option(None, "Name or folder of a model to start from; anew when left out.")
+    start_from: str = option(
+        "joint", "Name or folder of the model to start from; 'scratch' starts from nothing."
+    )
     resume: bool = option(False, "Go on with a training of the same images and options that was stopped.")
     refit: bool = option(
         False,
@@ -83,7 +92,7 @@ class TrainOptions(Options):
     )
     rotate: bool = option(
         True,
-        "Turn and mirror crops at will; --no-rotate turns them by 45 degrees at most (shadows keep sides).",
+        "Turn and mirror crops at will; --no-rotate turns them by 20 degrees at most (shadows keep sides).",
     )
     data_credit: str = option(
         "", "Whose images these are, under which license, and what to cite; written into the card."
@@ -113,9 +122,56 @@ class TrainOptions(Options):
                 f"--background-percentile ({self.background_percentile:g}) is not below --bright-percentile "
                 f"({self.bright_percentile:g})"
             )
+        if self.start_from != SCRATCH:
+            for name in ("width", "scales", "components", "dropout"):
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise UsageError(
+                        f"--{name} cannot be chosen for a network that starts from the model "
+                        f"{self.start_from!r}, which has its own",
+                        "",
+                        f"Leave it out, or add --start-from {SCRATCH}.",
+                    )
         if self.crop_px % 2**self.scales:
             raise UsageError(
                 f"--crop-px is {self.crop_px}",
                 "",
                 f"With {self.scales} scales it must be a multiple of {2**self.scales}.",
             )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Options of `insilico.evaluate`."""
+
+    model: str = option("motor-neurons", "Name or folder of the model.")
+    nuclear_labels: tuple[str, ...] = option(
+        (), "Labels whose nuclei are counted; known by their names (DAPI, Hoechst, nuclei) when left out."
+    )
+    nucleus_diameter_um: float = option(
+        10.0, "Diameter of a typical nucleus; 20 pixels where the pixel size is unknown.", unit="um", above=0
+    )
+    pixel_size_um: float | None = option(
+        None, "Pixel size of the input; goes before what the file states.", unit="um", above=0
+    )
+    z_step_um: float | None = option(
+        None, "Distance of the z planes; goes before what the file states.", unit="um", above=0
+    )
+    modality: str | None = option(
+        None, "What the input is; goes before what the file states.", choices=MODALITIES
+    )
+    channel: str | None = option(
+        None, "Name or number (from 0) of the transmitted-light channel, where the input has several."
+    )
+    engine: str | None = option(
+        None,
+        "What runs the network; the first that works when left out.",
+        choices=("openvino", "onnxruntime", "tensorflow"),
+        advanced=True,
+    )
+    tile_px: int = option(
+        1024,
+        "Side of the tiles that are computed at a time; it changes memory and speed, not the result.",
+        minimum=16,
+        advanced=True,
+    )
+    threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)

@@ -17,6 +17,8 @@ RGB = NDArray[np.uint8]
 # Of the paper: orange is light predicted where there is none, blue is light that was missed.
 FALSE_POSITIVE = np.array([255, 140, 0])
 FALSE_NEGATIVE = np.array([60, 120, 255])
+# Frames, of the paper too: purple around what was predicted, teal around what was measured.
+PREDICTION_FRAME, TRUTH_FRAME = "#9A4CC8", "#00A096"
 
 # The label's scale shown from its background to its bright end; errors and sd up to half of it.
 LABEL_LIMITS = (0.0, 1.0)
@@ -24,11 +26,32 @@ ERROR_LIMIT = 0.5
 
 _CELL_HEIGHT_PX = 160
 _MARGIN_PX, _TEXT_PX = 4, 13
+_FRAME_SHARE = 0.015
 
 
 def label_panel(plane: Array, color: str) -> RGB:
     """Return a label's plane in its display color, on the label's normalized scale."""
     return color_composite([plane], [visible_color(color)], limits=LABEL_LIMITS)
+
+
+def framed(picture: RGB, color: str) -> RGB:
+    """Return a picture with a frame of ``color`` ("#RRGGBB") around it."""
+    width = max(3, round(_FRAME_SHARE * max(picture.shape[:2])))
+    height_px, width_px = (side + 2 * width for side in picture.shape[:2])
+    result = np.empty((height_px, width_px, 3), np.uint8)
+    result[:] = np.frombuffer(bytes.fromhex(color.removeprefix("#")), np.uint8)
+    result[width:-width, width:-width] = picture
+    return result
+
+
+def truth_panel(plane: Array, color: str) -> RGB:
+    """Return what was stained, as `label_panel` does, in its frame."""
+    return framed(label_panel(plane, color), TRUTH_FRAME)
+
+
+def prediction_panel(plane: Array, color: str) -> RGB:
+    """Return what was predicted, as `label_panel` does, in its frame."""
+    return framed(label_panel(plane, color), PREDICTION_FRAME)
 
 
 def visible_color(color: str) -> str:
@@ -52,15 +75,15 @@ def held_out_picture(
     stack : ndarray
         Shape (Y, X, planes).
     truth, mean, sd : ndarray
-        Shape (Y, X, labels); NaN truth is left out.
+        Shape (Y, X, labels); where the truth is NaN, no error is shown.
     labels, colors : sequence of str
         Names and display colors.
 
     Returns
     -------
     ndarray
-        uint8, shape (height, width, 3): a column per label; rows input, truth, prediction, uncertainty,
-        error.
+        uint8, shape (height, width, 3): a column per label; rows input, truth (teal frame), prediction
+        (purple frame), uncertainty, error (black frame).
     """
     height, width = stack.shape[:2]
     window = np.s_[: min(height, 2 * width), : min(width, 2 * height)]
@@ -69,15 +92,10 @@ def held_out_picture(
     columns = []
     for i, color in enumerate(colors):
         t, m, s = (array[window][::step, ::step, i] for array in (truth, mean, sd))
-        columns.append(
-            [
-                middle,
-                label_panel(t, color),
-                label_panel(m, color),
-                map_to_rgb(s, 0, ERROR_LIMIT),
-                error_panel(m, np.nan_to_num(t)),
-            ]
-        )
+        plain = [middle, map_to_rgb(s, 0, ERROR_LIMIT), error_panel(m, np.where(np.isfinite(t), t, m))]
+        # Black around the error, as in the paper, and around what has no frame: all are of one size.
+        seen, unsure, wrong = (framed(picture, "#000000") for picture in plain)
+        columns.append([seen, truth_panel(t, color), prediction_panel(m, color), unsure, wrong])
     rows = ("input", "truth", "prediction", "uncertainty (sd)", "error")
     return _grid(columns, [f"{name}: {{}}" for name in labels], rows)
 

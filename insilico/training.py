@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from insilico.augmentation import Augmentation, random_crop
 from insilico.distribution import LogisticMixture
-from insilico.options import TrainOptions
+from insilico.label_curve import curved
+from insilico.options import SCRATCH, TrainOptions
+from insilico.pair_files import TrainingPair
 from insilico.transmitted_light import transmitted_channel
 from insilico.z_planes import interpolation_weights, network_planes, plane_weights
 from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 from lincei.keras_network import import_keras
 from lincei.metrics import coverage, nrmse, pearson_r, ssim
-from lincei.normalize import not_finite, percentile_scaling, standard_scaling
+from lincei.normalize import IntensityScaling, not_finite, percentile_scaling, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import resampled, zoom_factor
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report
@@ -54,29 +56,34 @@ _OTHER_COLORS = ("#FF8000", "#80FF00", "#00FF80", "#8000FF", "#FF0080")
 
 
 @dataclass(frozen=True)
-class TrainingPair:
-    """One field: its transmitted-light image and its stained images, pixel on pixel.
+class Field:
+    """A field as the network learns from it.
 
     Parameters
     ----------
-    image : Image
-        Transmitted light; any number of z planes.
-    labels : mapping of str to Image
-        Stained images by the label's name. A stack is projected to its maximum. A label that other pairs
-        have may be missing here.
+    name : str
+        Its image's name, with the time where there are several.
+    stack : ndarray
+        Shape (Y, X, planes), float32, scaled; as many planes as the network takes, or fewer.
+    truth : ndarray
+        Shape (Y, X, labels), float32, on the labels' normalized scale; NaN where it is not known.
+    weights : ndarray, optional
+        From the stack's planes to the network's, shape (network planes, planes); as they are when left out.
+    group, use, set_name
+        As in `insilico.pair_files.TrainingPair`.
     """
-
-    image: Image
-    labels: Mapping[str, Image]
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field as the network sees it: stack (Y, X, planes) and truth (Y, X, labels), NaN where unknown."""
 
     name: str
     stack: Array
     truth: Array
+    weights: Array | None = None
+    group: str = ""
+    use: str = ""
+    set_name: str = ""
+
+    def seen(self, stack: Array) -> Array:
+        """Return a part of the stack with the network's number of planes."""
+        return stack if self.weights is None else stack @ self.weights.T
 
 
 @dataclass(frozen=True)
@@ -151,26 +158,21 @@ def train(
 
     settings = resolve_options(TrainOptions, options, overrides)
     out = Path(out)
-    start = _start_model(settings.start_from)
     labels = _label_names(pairs)
-    card_of_start = start.card if start is not None else None
-    planes = (
-        card_of_start.z_planes if card_of_start else settings.planes or max(p.image.shape[2] for p in pairs)
-    )
-    pixel_size_um = settings.pixel_size_um or (
-        card_of_start.pixel_size_um if card_of_start else pairs[0].image.pixel_size_um
-    )
-    z_step_um = card_of_start.z_step_um if card_of_start else pairs[0].image.z_step_um
+    start = _start_model(settings)
+    planes = settings.planes or max(pair.image.shape[2] for pair in pairs)
+    pixel_size_um = settings.pixel_size_um or (start.card.pixel_size_um if start else None)
+    if pixel_size_um is None:
+        pixel_size_um = _common([pair.image.pixel_size_um for pair in pairs], pairs)
+    z_step_um = _common([pair.image.z_step_um for pair in pairs if pair.image.shape[2] > 1], pairs)
     report(progress, Progress("reading the images", 0, len(pairs)))
-    fields = [
-        field for pair in pairs for field in _fields(pair, labels, planes, z_step_um, pixel_size_um, settings)
-    ]
+    fields = read_fields(pairs, labels, planes, z_step_um, pixel_size_um, settings)
     if start is None:
         config = NetworkConfig(
             len(labels), planes, settings.width, settings.scales, settings.components, settings.dropout
         )
     else:
-        stored = {**start.network()["config"], "labels": len(labels), "spread": ()}
+        stored = {**start.network()["config"], "labels": len(labels), "planes": planes, "spread": ()}
         config = NetworkConfig(**stored)
     split = split_fields(fields, config.reach_px)
     state = out.with_name(f"{out.name}.training")
@@ -184,7 +186,10 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     trainer = _compiled(config, settings)
     if start is not None:
-        _copy_weights(start, trainer, labels)
+        folded = plane_weights(
+            planes, start.card.z_planes, z_step_um=z_step_um, network_z_step_um=start.card.z_step_um
+        )
+        copy_weights(start, trainer, labels, folded)
     first_weights = trainer.get_weights()
 
     def loop(
@@ -222,7 +227,9 @@ def train(
         "epochs": len(result.history),
         "minutes": round(result.minutes, 1),
     }
-    cover = _held_out_picture(trainer, config, split.test[0], labels)
+    # Of several sets, the part that shows most.
+    most = max(split.test, key=lambda part: np.isfinite(part.truth).any((0, 1)).sum())
+    cover = _held_out_picture(trainer, config, most, labels)
     if settings.refit:
         keras.utils.set_random_seed(settings.seed + 1)
         trainer = _compiled(config, settings)
@@ -246,15 +253,17 @@ def train(
         trainer,
         config,
         labels={name: label_color(name, i) for i, name in enumerate(labels)},
+        curves=_curves(pairs),
         options=settings,
         figures=figures,
-        modality=settings.modality or pairs[0].image.modality or "phase contrast",
+        modalities=_modalities(pairs, settings),
         pixel_size_um=pixel_size_um,
         z_step_um=z_step_um,
         training={
             "command": command,
             "fields": len(fields),
             "field_names": [field.name for field in fields[:100]],
+            "sets": [name for name in dict.fromkeys(field.set_name for field in fields) if name],
             "split": split.description,
             "backend": keras.backend.backend(),
             "precision": training_precision(),
@@ -265,24 +274,37 @@ def train(
         },
         cover=cover,
     )
+    _remove_state(state)
+    return model
+
+
+def _remove_state(state: Path) -> None:
     for path in state.glob("*"):
         path.unlink()
     if state.exists():
         state.rmdir()
-    return model
 
 
-def label_color(name: str, index: int = 0) -> str:
-    """Return the display color of a label: blue for nuclei, green for dendrites, red for axons, and so on."""
+def stain_of(name: str) -> str | None:
+    """Return the display color of the stains that a label's name belongs to; None for an unknown one."""
     lowered = name.lower()
     for color, words in _COLORS.items():
         if lowered in words or any(lowered.startswith(word) for word in words if len(word) > 2):
             return color
-    return _OTHER_COLORS[index % len(_OTHER_COLORS)]
+    return None
+
+
+def label_color(name: str, index: int = 0) -> str:
+    """Return the display color of a label: blue for nuclei, green for dendrites, red for axons, and so on."""
+    return stain_of(name) or _OTHER_COLORS[index % len(_OTHER_COLORS)]
 
 
 def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
-    """Split into train, tune and test: by field from three fields on, else into strips with guard bands.
+    """Split each set into train, tune and test.
+
+    The test is of the fields that say so, else of one in five groups or, without groups, of one in five
+    fields. Tune is taken from the rest in the same way; by field where few groups are left. One or two fields
+    are cut into strips with guard bands between them.
 
     Parameters
     ----------
@@ -295,28 +317,75 @@ def split_fields(fields: Sequence[Field], guard_px: int) -> Split:
     Raises
     ------
     LinceiError
-        When the fields are too small to be cut into strips.
+        When the fields are too small to be cut into strips, or nothing is left to train on.
     """
-    whole = [Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1])) for f in fields]
-    if len(fields) >= 3:
+    names = list(dict.fromkeys(field.set_name for field in fields))
+    splits = [_split_set([field for field in fields if field.set_name == name], guard_px) for name in names]
+    if len(splits) == 1:
+        return splits[0]
+    return Split(
+        tuple(part for split in splits for part in split.train),
+        tuple(part for split in splits for part in split.tune),
+        tuple(part for split in splits for part in split.test),
+        "; ".join(f"{name}, {split.description}" for name, split in zip(names, splits, strict=True)),
+    )
+
+
+def _split_set(fields: Sequence[Field], guard_px: int) -> Split:
+    groups = list(dict.fromkeys(field.group for field in fields))
+    test, tune = ([field for field in fields if field.use == use] for use in ("test", "tune"))
+    if not test:
+        if len(groups) < 2 and len(fields) < 3:
+            return _strips(fields, guard_px)
         # Every k-th, so that a folder sorted by condition gives some of each.
-        count_test, count_tune = (
-            max(1, round(TEST_SHARE * len(fields))),
-            max(1, round(TUNE_SHARE * len(fields))),
+        free = [field for field in fields if not field.use]
+        test = _drawn(free, TEST_SHARE, by_group=len(groups) > 1)
+    train = _without(fields, [*test, *tune])
+    if not tune and len(train) > 1:
+        # With few groups left, each is needed to learn from.
+        tune = _drawn(train, TUNE_SHARE, by_group=len({field.group for field in train}) > 3)
+        train = _without(train, tune)
+    if not (train and tune):
+        raise LinceiError(
+            f"nothing is left to train on: of {len(fields)} fields {len(test)} are kept for the test and "
+            f"{len(tune)} to tune",
+            fields[0].name,
+            "Give more fields, or keep fewer for them.",
         )
-        order = np.random.default_rng(0).permutation(len(fields))
-        test, tune = order[:count_test], order[count_test : count_test + count_tune]
-        rest = order[count_test + count_tune :]
-        return Split(
-            tuple(whole[i] for i in sorted(rest)),
-            tuple(whole[i] for i in sorted(tune)),
-            tuple(whole[i] for i in sorted(test)),
-            f"by field: {len(rest)} to train, {len(tune)} to tune, {len(test)} to test "
-            f"({', '.join(fields[i].name for i in sorted(test)[:8])}{', ...' if len(test) > 8 else ''})",
-        )
+    unit = "group" if len(groups) > 1 else "field"
+    kept = list(dict.fromkeys((field.group if unit == "group" else field.name) for field in test))
+    return Split(
+        tuple(map(_whole, train)),
+        tuple(map(_whole, tune)),
+        tuple(map(_whole, test)),
+        f"by {unit}: {len(train)} fields to train, {len(tune)} to tune, {len(test)} to test "
+        f"({', '.join(kept[:8])}{', ...' if len(kept) > 8 else ''})",
+    )
+
+
+def _without(fields: Sequence[Field], others: Sequence[Field]) -> list[Field]:
+    return [field for field in fields if not any(field is other for other in others)]
+
+
+def _drawn(fields: Sequence[Field], share: float, *, by_group: bool) -> list[Field]:
+    """Draw a share of the groups, or of the fields; always the same ones."""
+    units: list[Any] = list(dict.fromkeys(field.group for field in fields)) if by_group else list(fields)
+    order = np.random.default_rng(0).permutation(len(units))
+    chosen = [units[i] for i in order[: max(1, round(share * len(units)))]]
+    if by_group:
+        return [field for field in fields if field.group in chosen]
+    return [field for field in fields if any(field is other for other in chosen)]
+
+
+def _whole(field: Field) -> Part:
+    return Part(field, slice(0, field.stack.shape[0]), slice(0, field.stack.shape[1]))
+
+
+def _strips(fields: Sequence[Field], guard_px: int) -> Split:
+    """Cut one or two fields into strips along their longer side."""
     parts: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
     words = []
-    for part in whole:
+    for part in map(_whole, fields):
         height, width = part.field.stack.shape[:2]
         length = max(height, width)
         usable = length - 2 * guard_px
@@ -365,17 +434,9 @@ def predict_part(trunk: Any, part: Part, config: NetworkConfig) -> list[Logistic
     """
     import keras
 
-    halo, stride = config.halo_px, config.total_stride
-    height, width = part.field.stack.shape[:2]
-    rows, columns = (
-        np.arange(s.start - halo, s.start + -(-(s.stop - s.start) // stride) * stride + halo)
-        for s in (part.rows, part.columns)
-    )
-    stack = part.field.stack[np.ix_(mirrored(rows, height), mirrored(columns, width))]
-    outputs = trunk.predict_on_batch(stack[None])
-    inside = np.s_[halo : halo + part.truth.shape[0], halo : halo + part.truth.shape[1]]
     from insilico.network import distribution_of
 
+    outputs, inside = _run_part(trunk, part, config)
     mean = np.asarray(outputs["mean"][0], np.float32)[inside]
     halves = distribution_of(keras.ops.convert_to_tensor(outputs["shape"]), config.labels, config.components)
     weights, offsets, scales = (
@@ -392,6 +453,19 @@ def predict_part(trunk: Any, part: Part, config: NetworkConfig) -> list[Logistic
     ]
 
 
+def _run_part(trunk: Any, part: Part, config: NetworkConfig) -> tuple[Mapping[str, Any], tuple[slice, slice]]:
+    """Return the trunk's outputs for a part with the field around it, and where the part lies in them."""
+    halo, stride = config.halo_px, config.total_stride
+    height, width = part.field.stack.shape[:2]
+    rows, columns = (
+        np.arange(s.start - halo, s.start + -(-(s.stop - s.start) // stride) * stride + halo)
+        for s in (part.rows, part.columns)
+    )
+    stack = part.field.seen(part.field.stack[np.ix_(mirrored(rows, height), mirrored(columns, width))])
+    inside = np.s_[halo : halo + part.truth.shape[0], halo : halo + part.truth.shape[1]]
+    return trunk.predict_on_batch(stack[None]), inside
+
+
 def measure(
     trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
 ) -> dict[str, dict[str, float]]:
@@ -402,7 +476,7 @@ def measure(
     predicted = [(part, predict_part(trunk, part, config)) for part in parts]
     figures: dict[str, dict[str, float]] = {}
     for i, label in enumerate(labels):
-        known = [(p.truth[..., i], d[i]) for p, d in predicted if np.isfinite(p.truth[..., i]).all()]
+        known = _known_pairs(predicted, i)
         if not known:
             continue
         truth = np.concatenate([t.ravel() for t, _ in known])
@@ -429,7 +503,8 @@ def measure_fewer_planes(
         Number of planes (as text) to label to r. A single plane is the middle one.
     """
     figures = {}
-    for count in sorted({1, 3, 5, 7, config.planes}):
+    parts = [part for part in parts if part.field.weights is None]
+    for count in sorted({1, 3, 5, 7, config.planes}) if parts else ():
         if count > config.planes:
             continue
         half = (config.planes - 1) / 2
@@ -449,9 +524,11 @@ def _held_out_picture(trunk: Any, config: NetworkConfig, part: Part, labels: Seq
     from insilico.panels import held_out_picture, png_bytes
 
     mixtures = predict_part(trunk, part, config)
-    mean, sd = (np.stack([getattr(m, name) for m in mixtures], axis=-1) for name in ("mean", "sd"))
-    colors = [label_color(name, i) for i, name in enumerate(labels)]
-    return png_bytes(held_out_picture(part.stack, part.truth, mean, sd, labels, colors))
+    shown = [i for i in range(len(labels)) if _known_window(part.truth[..., i])]
+    mean, sd = (np.stack([getattr(mixtures[i], name) for i in shown], axis=-1) for name in ("mean", "sd"))
+    colors = [label_color(labels[i], i) for i in shown]
+    names = [labels[i] for i in shown]
+    return png_bytes(held_out_picture(part.stack, part.truth[..., shown], mean, sd, names, colors))
 
 
 def recalibrated_spread(trunk: Any, config: NetworkConfig, parts: Sequence[Part]) -> tuple[float, ...]:
@@ -463,20 +540,44 @@ def recalibrated_spread(trunk: Any, config: NetworkConfig, parts: Sequence[Part]
     predicted = [(part, predict_part(trunk, part, plain)) for part in parts]
     factors = []
     for i in range(config.labels):
-        known = [(p.truth[::2, ::2, i], d[i]) for p, d in predicted if np.isfinite(p.truth[..., i]).all()]
+        # Every second pixel along y and x: as good an average in a quarter of the time.
+        known = [(t[::2, ::2], _window(d, np.s_[::2, ::2])) for t, d in _known_pairs(predicted, i)]
 
         def score(factor: float, known: Sequence[tuple[Array, LogisticMixture]] = tuple(known)) -> float:
-            return float(np.mean([_thinned(d).with_spread(factor).crps(t).mean() for t, d in known]))
+            return float(np.mean([d.with_spread(factor).crps(t).mean() for t, d in known]))
 
         factors.append(best_factor(score) if known else 1.0)
     return tuple(factors)
 
 
-def _thinned(mixture: LogisticMixture) -> LogisticMixture:
-    """Every second pixel along y and x: as good an average in a quarter of the time."""
-    return LogisticMixture(
-        mixture.weights[:, ::2, ::2], mixture.locations[:, ::2, ::2], mixture.scales[:, ::2, ::2]
-    )
+def _known_window(truth: Array) -> tuple[slice, slice] | None:
+    """Return where a label's truth is known: all of a part, or a rectangle of it; None where nothing is.
+
+    A target that was moved onto its input has a border of which nothing is known.
+    """
+    finite = np.isfinite(truth)
+    if not finite.any():
+        return None
+    rows, columns = (np.flatnonzero(finite.any(axis=axis)) for axis in (1, 0))
+    return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _known_pairs(
+    predicted: Sequence[tuple[Part, list[LogisticMixture]]], label: int
+) -> list[tuple[Array, LogisticMixture]]:
+    """Return a label's truth and prediction where the truth is known."""
+    pairs = []
+    for part, mixtures in predicted:
+        window = _known_window(part.truth[..., label])
+        if window is not None:
+            pairs.append((part.truth[(*window, label)], _window(mixtures[label], window)))
+    return pairs
+
+
+def _window(mixture: LogisticMixture, window: tuple[slice, slice]) -> LogisticMixture:
+    """Return the distributions of some of the pixels."""
+    inside = (slice(None), *window)
+    return LogisticMixture(mixture.weights[inside], mixture.locations[inside], mixture.scales[inside])
 
 
 def measure_r(
@@ -485,10 +586,12 @@ def measure_r(
     """Return the Pearson r of each label that ``parts`` have, over all their pixels."""
     known: dict[str, list[tuple[Array, Array]]] = {label: [] for label in labels}
     for part in parts:
-        predicted = predict_part(trunk, part, config)
+        outputs, inside = _run_part(trunk, part, config)
+        mean = np.asarray(outputs["mean"][0], np.float32)[inside]
         for i, label in enumerate(labels):
-            if np.isfinite(part.truth[..., i]).all():
-                known[label].append((predicted[i].mean.ravel(), part.truth[..., i].ravel()))
+            window = _known_window(part.truth[..., i])
+            if window is not None:
+                known[label].append((mean[(*window, i)].ravel(), part.truth[(*window, i)].ravel()))
     return {
         label: pearson_r(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True)))
         for label, pairs in known.items()
@@ -548,9 +651,12 @@ def _compiled(config: NetworkConfig, settings: TrainOptions) -> Any:
 def _batches(
     parts: Sequence[Part], settings: TrainOptions
 ) -> Callable[[np.random.Generator], tuple[Array, Array]]:
-    """Return a function that makes a batch; large parts are drawn from more often."""
-    areas = np.array([part.truth.shape[0] * part.truth.shape[1] for part in parts], float)
-    chances = areas / areas.sum()
+    """Return a function that makes a batch; sets take turns alike, within a set large parts come up more."""
+    chances = np.array([part.truth.shape[0] * part.truth.shape[1] for part in parts], float)
+    names = np.array([part.field.set_name for part in parts])
+    for name in np.unique(names):
+        chances[names == name] /= chances[names == name].sum()
+    chances /= chances.sum()
     augmentation = Augmentation(rotate=settings.rotate)
 
     def batch(random: np.random.Generator) -> tuple[Array, Array]:
@@ -559,7 +665,7 @@ def _batches(
             part = parts[index]
             stack, truth = random_crop(part.stack, part.truth, settings.crop_px, augmentation, random)
             known = np.isfinite(truth)
-            stacks.append(stack)
+            stacks.append(part.field.seen(stack))
             targets.append(np.concatenate([np.where(known, truth, 0), known], axis=-1, dtype=np.float32))
         return np.stack(stacks), np.stack(targets)
 
@@ -569,7 +675,7 @@ def _batches(
 def _epoch_steps(parts: Sequence[Part], settings: TrainOptions) -> int:
     """An epoch shows about three times as many pixels as there are, within limits that keep it readable."""
     pixels = sum(part.truth.shape[0] * part.truth.shape[1] for part in parts)
-    return int(np.clip(3 * pixels / (BATCH * settings.crop_px**2), 20, 120))
+    return int(np.clip(3 * pixels / (BATCH * settings.crop_px**2), 20, 150))
 
 
 def _label_names(pairs: Sequence[TrainingPair]) -> list[str]:
@@ -581,6 +687,56 @@ def _label_names(pairs: Sequence[TrainingPair]) -> list[str]:
     return names
 
 
+def read_fields(
+    pairs: Sequence[TrainingPair],
+    labels: Sequence[str],
+    planes: int,
+    z_step_um: float | None,
+    pixel_size_um: float | None,
+    settings: TrainOptions,
+) -> list[Field]:
+    """Read, check, scale and resample all pairs; each time point becomes a field.
+
+    Parameters
+    ----------
+    pairs : sequence of TrainingPair
+        The pairs.
+    labels : sequence of str
+        Names of all labels, in the order of the network's outputs.
+    planes : int
+        Z planes that the network takes.
+    z_step_um, pixel_size_um : float or None
+        What the network works at.
+    settings : TrainOptions
+        Channel and percentiles.
+
+    Raises
+    ------
+    LinceiError
+        When an image and its label do not fit each other or have nothing in them.
+    """
+    alike: dict[tuple[str, ...], list[Image]] = {}
+    for pair in pairs:
+        for name, label in pair.labels.items() if pair.label_scaling != "image" else ():
+            alike.setdefault(_scaled_with(pair, name), []).append(label)
+    together = {
+        key: percentile_scaling(
+            *images, background=settings.background_percentile, bright=settings.bright_percentile
+        )
+        for key, images in alike.items()
+    }
+    return [
+        field
+        for pair in pairs
+        for field in _fields(pair, labels, planes, z_step_um, pixel_size_um, settings, together)
+    ]
+
+
+def _scaled_with(pair: TrainingPair, name: str) -> tuple[str, ...]:
+    """Return what the images have in common that share a label's scaling."""
+    return (name, pair.set_name, pair.group if pair.label_scaling == "group" else "")
+
+
 def _fields(
     pair: TrainingPair,
     labels: Sequence[str],
@@ -588,12 +744,15 @@ def _fields(
     z_step_um: float | None,
     pixel_size_um: float | None,
     settings: TrainOptions,
+    together: Mapping[tuple[str, ...], IntensityScaling],
 ) -> list[Field]:
-    """Read, check, scale and resample a pair; each time point becomes a field."""
     image, where = pair.image, pair.image.source or pair.image.name
     channel = transmitted_channel(image, settings.channel)
     scaling = standard_scaling(image, channel)
-    weights = plane_weights(image.shape[2], planes, z_step_um=image.z_step_um, network_z_step_um=z_step_um)
+    own = image.shape[2]
+    # More planes than the network takes are reduced here, once; fewer are spread out where they are used.
+    weights = plane_weights(own, planes, z_step_um=image.z_step_um, network_z_step_um=z_step_um)
+    reducing, spreading = (weights, None) if own >= planes else (np.eye(own, dtype=np.float32), weights)
     truths: dict[str, Image] = {}
     for name, label in pair.labels.items():
         if label.shape[3:] != image.shape[3:] or label.shape[0] != image.shape[0]:
@@ -612,8 +771,9 @@ def _fields(
             )
         truths[name] = label
     scalings = {
-        name: percentile_scaling(
-            label, 0, background=settings.background_percentile, bright=settings.bright_percentile
+        name: together.get(_scaled_with(pair, name))
+        or percentile_scaling(
+            label, background=settings.background_percentile, bright=settings.bright_percentile
         )
         for name, label in truths.items()
     }
@@ -623,45 +783,100 @@ def _fields(
         stack = image.read({**moment, "C": slice(channel, channel + 1)})[0, 0]
         if not np.isfinite(stack).all():
             raise not_finite(image, channel)
-        seen = np.moveaxis(network_planes(stack, scaling, weights), 0, -1)
+        seen = np.moveaxis(network_planes(stack, scaling, reducing), 0, -1)
         truth = np.full((*seen.shape[:2], len(labels)), np.nan, np.float32)
         for name, label in truths.items():
             plane = label.read(moment)[0, 0].max(axis=0)
             if not np.isfinite(plane).all():
                 raise not_finite(label, 0)
-            truth[..., labels.index(name)] = scalings[name].apply(plane)
+            truth[..., labels.index(name)] = curved(scalings[name].apply(plane), pair.label_curve)
         if zoom_factor(image.pixel_size_um, pixel_size_um) != 1:
             seen, truth = (
                 resampled(array, zoom_factor(image.pixel_size_um, pixel_size_um)) for array in (seen, truth)
             )
         name = image.name if image.shape[0] == 1 else f"{image.name} t={t}"
-        fields.append(Field(name, np.ascontiguousarray(seen, np.float32), truth))
+        seen = np.ascontiguousarray(seen, np.float32)
+        fields.append(Field(name, seen, truth, spreading, pair.group, pair.use, pair.set_name))
     return fields
 
 
-def _start_model(name: str | None) -> Model | None:
-    if name is None:
+def _common(values: Sequence[float | None], pairs: Sequence[TrainingPair]) -> float | None:
+    """Return the first image's pixel size or z step; none where sets of different ones come together."""
+    if len({pair.set_name for pair in pairs}) > 1 and len(set(values)) > 1:
+        return None
+    return values[0] if values else None
+
+
+def _curves(pairs: Sequence[TrainingPair]) -> dict[str, str]:
+    """Return the curve of each label's scale."""
+    curves: dict[str, str] = {}
+    for pair in pairs:
+        for name in pair.labels:
+            if curves.setdefault(name, pair.label_curve) != pair.label_curve:
+                raise UsageError(
+                    f"the label {name!r} has a scale of two curves, {curves[name]} and {pair.label_curve}",
+                    "",
+                    "Give it the same label_curve in all sets, or another name.",
+                )
+    return curves
+
+
+def _modalities(pairs: Sequence[TrainingPair], settings: TrainOptions) -> tuple[str, ...]:
+    """Return what the inputs are, each modality once; phase contrast where nobody says."""
+    if settings.modality:
+        return (settings.modality,)
+    return tuple(dict.fromkeys(pair.image.modality or "phase contrast" for pair in pairs))
+
+
+def _start_model(settings: TrainOptions) -> Model | None:
+    if settings.start_from == SCRATCH:
         return None
     from lincei.model import find_model
 
-    return find_model(name, task="label")
+    return find_model(settings.start_from, task="label")
 
 
-def _copy_weights(start: Model, trunk: Any, labels: Sequence[str]) -> None:
-    """Take over the weights of a trained model; of its heads, those of labels with the same name."""
+def copy_weights(start: Model, trunk: Any, labels: Sequence[str], folded: Array) -> None:
+    """Take over the weights of a trained model.
+
+    Parameters
+    ----------
+    start : Model
+        The trained model.
+    trunk : keras.Model
+        Takes the weights; the same network but for its labels and planes.
+    labels : sequence of str
+        Its labels. A label gets the head of one with the same name, or of one that stains the same (DAPI for
+        Hoechst); another begins anew.
+    folded : ndarray
+        From its planes to the start's, shape (start planes, planes). The first layer is linear in the planes,
+        so that folding them into its weights is the same as interpolating the stack.
+    """
     old = start.load_keras().get_layer("trunk")
-    known = [label.name for label in start.card.labels]
-    pairs = [(i, known.index(name)) for i, name in enumerate(labels) if name in known]
+    heads = {i: head for i, name in enumerate(labels) if (head := _head_for(name, start)) is not None}
     for layer_new, layer_old in zip(trunk.layers, old.layers, strict=True):
-        if layer_new.name not in ("mean", "shape"):
-            layer_new.set_weights(layer_old.get_weights())
-            continue
-        per_label = layer_new.get_weights()[1].size // len(labels)
         new, given = layer_new.get_weights(), layer_old.get_weights()
-        for i, j in pairs:
+        if layer_new.name not in ("mean", "shape"):
+            if given and given[0].ndim == 4 and given[0].shape != new[0].shape:
+                given[0] = np.einsum("yxpf,pn->yxnf", given[0], folded)
+            # The smoothing's kernel is a constant of as many labels, no weight.
+            layer_new.set_weights(given)
+            continue
+        per_label = new[1].size // len(labels)
+        for i, j in heads.items():
             into, from_ = slice(i * per_label, (i + 1) * per_label), slice(j * per_label, (j + 1) * per_label)
             if layer_new.name == "mean":  # a transposed convolution: kernel (y, x, out, in)
                 new[0][:, :, into], new[1][into] = given[0][:, :, from_], given[1][from_]
             else:
                 new[0][..., into], new[1][into] = given[0][..., from_], given[1][from_]
         layer_new.set_weights(new)
+
+
+def _head_for(name: str, start: Model) -> int | None:
+    """Return the place of the start's label of that name, or of the first that stains the same."""
+    known = [label.name for label in start.card.labels]
+    if name in known:
+        return known.index(name)
+    stain = stain_of(name)
+    kin = [i for i, other in enumerate(known) if stain and stain_of(other) == stain]
+    return kin[0] if kin else None

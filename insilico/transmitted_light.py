@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 
@@ -61,22 +63,31 @@ def _is_transmitted(name: str) -> bool:
     return any(word in text for word in _NAMES) or any(word in text.split() for word in _SHORT_NAMES)
 
 
-def check_modality(image: Image, expected: str, model: str) -> None:
+def check_modality(image: Image, expected: Sequence[str], model: str) -> None:
     """Refuse an image that is known to be of another modality than the model's.
+
+    Parameters
+    ----------
+    image : Image
+        Its modality may be unknown.
+    expected : sequence of str
+        The modalities that the model learned from.
+    model : str
+        Its name.
 
     Raises
     ------
     LinceiError
         It names both, and what to do when the image's metadata are wrong.
     """
-    if image.modality is not None and image.modality != expected:
+    if image.modality is not None and image.modality not in expected:
         other = (
             f"Choose a model for {image.modality}"
             if image.modality in TRANSMITTED
             else "Take the transmitted-light image of the same field"
         )
         raise LinceiError(
-            f"this is a {image.modality} image, and the model {model!r} expects {expected}",
+            f"this is a {image.modality} image, and the model {model!r} expects {' or '.join(expected)}",
             image.source or image.name,
-            f"{other}, or pass --modality {expected!r} if the image's own information is wrong.",
+            f"{other}, or pass --modality {expected[0]!r} if the image's own information is wrong.",
         )

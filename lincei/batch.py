@@ -60,12 +60,15 @@ class BatchSummary(Generic[ResultT]):
         Descriptions of the items that were not done because the batch was stopped.
     stopped_by : {"", "user", "full disk"}
         Why it was stopped; empty when it ran to its end.
+    notes : tuple of str
+        Sentences of the job's own that belong to the outcome.
     """
 
     done: tuple[ResultT, ...]
     failures: tuple[Failure, ...] = ()
     not_started: tuple[str, ...] = ()
     stopped_by: Literal["", "user", "full disk"] = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -75,10 +78,10 @@ class BatchSummary(Generic[ResultT]):
         return 1 if self.failures or self.not_started else 0
 
     def sentence(self) -> str:
-        """Return the outcome in words, with one line for each failure."""
+        """Return the outcome in words, with one line for each failure and each note."""
         total = len(self.done) + len(self.failures) + len(self.not_started)
         if not self.failures and not self.stopped_by:
-            return f"{_count(total)} done."
+            return "\n".join([f"{_count(total)} done.", *self.notes])
         parts = [f"{len(self.done)} of {_count(total)} done"]
         if self.failures:
             parts.append(f"{len(self.failures)} failed")
@@ -87,7 +90,7 @@ class BatchSummary(Generic[ResultT]):
             parts.append(f"{len(self.not_started)} not done because {because}")
         lines = [", ".join(parts) + (":" if self.failures else ".")]
         lines += [f"  {failure.sentence()}" for failure in self.failures]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def run_batch(

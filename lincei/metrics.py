@@ -33,6 +33,20 @@ def nrmse(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
     return float(np.sqrt(np.mean(difference**2)) / data_range)
 
 
+def psnr(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in decibels: 20 log10(``data_range`` / root-mean-square error).
+
+    Infinite where prediction and truth are equal.
+
+    Examples
+    --------
+    >>> round(psnr(np.array([0.0, 0.1]), np.array([0.1, 0.0])), 6)
+    20.0
+    """
+    share = nrmse(prediction, truth, data_range)
+    return float(-20 * np.log10(share)) if share > 0 else float("inf")
+
+
 def ssim(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
     """Structural similarity index of two planes (Wang et al., IEEE TIP 13:600, 2004), 7x7 windows.
 

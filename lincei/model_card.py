@@ -47,12 +47,15 @@ class Label:
         Display color, ``"#RRGGBB"``.
     background_percentile, bright_percentile : float or None
         The percentiles (0 to 100) of a truth image that are 0 and 1 on the normalized scale.
+    curve : str
+        How the scale runs between them: ``"linear"``, or a tool's own name of another curve.
     """
 
     name: str
     color: str = "#FFFFFF"
     background_percentile: float | None = None
     bright_percentile: float | None = None
+    curve: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,11 @@ class Card:
                 yield f"the downsampling of {tensor.name!r} is {tensor.downsampling!r}"
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """All modalities of the input that the model learned from; `modality` is the first."""
+        return (self.modality, *(str(name) for name in self.settings.get("other_modalities", ())))
+
+    @property
     def finished(self) -> bool:
         """Whether the network has been exported, so that an engine can run it."""
         return self.onnx_file is not None
@@ -312,7 +320,7 @@ class Card:
         rows = [
             ("Model", f"{self.name} ({self.task})"),
             ("Description", self.description),
-            ("Input", f"{self.modality}, {planes}, pixel size {pixel}"),
+            ("Input", f"{' or '.join(self.modalities)}, {planes}, pixel size {pixel}"),
             ("Outputs", ", ".join(f"{t.name} ({len(t.channels)})" for t in self.outputs)),
             ("Labels", ", ".join(label.name for label in self.labels)),
             ("Distribution", str(self.distribution.get("kind", ""))),
@@ -600,6 +608,7 @@ def _card_from_rdf(rdf: Mapping[str, Any], config: Mapping[str, Any]) -> Card:
                 str(label["color"]),
                 _number(label.get("background_percentile")),
                 _number(label.get("bright_percentile")),
+                str(label.get("curve", "linear")),
             )
             for label in config["labels"]
         ),

@@ -147,17 +147,13 @@ def standard_scaling(image: Image, channel: int = 0) -> IntensityScaling:
     return IntensityScaling(float(middle), float(high - low) / _SD_BETWEEN_PERCENTILES)
 
 
-def percentile_scaling(
-    image: Image, channel: int = 0, *, background: float, bright: float
-) -> IntensityScaling:
+def percentile_scaling(*images: Image, background: float, bright: float) -> IntensityScaling:
     """Return the scaling of a fluorescence label: one percentile to 0, another to 1.
 
     Parameters
     ----------
-    image : Image
-        The stained image.
-    channel : int
-        Index of its channel.
+    *images : Image
+        The stained image, of one channel; of several, all are scaled alike by the percentiles of all.
     background, bright : float
         Percentiles, 0 to 100.
 
@@ -166,9 +162,10 @@ def percentile_scaling(
     LinceiError
         When the percentiles have one value, or pixels are no numbers.
     """
-    low, high = np.percentile(sample_channel(image, channel), [background, bright])
+    values = np.concatenate([sample_channel(image, 0) for image in images])
+    low, high = np.percentile(values, [background, bright])
     if not high > low:
-        raise constant_image(image, channel)
+        raise constant_image(images[0], 0)
     return IntensityScaling(float(low), float(high - low))
 
 

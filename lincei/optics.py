@@ -1,11 +1,21 @@
-"""Optics of the microscope: how a thin, weakly refracting specimen looks through it."""
+"""Optics of the microscope: how a thin, weakly refracting specimen looks through it.
+
+Each transfer function is an array over spatial frequency, for `numpy.fft.rfft2`. A specimen that delays the
+light by a phase phi (radians) and absorbs the share mu of it looks like
+
+    1 + F^-1[T_phase F[phi] + T_absorption F[mu]]
+
+where even light without a specimen is 1. The approximation holds while phi and mu are well below 1.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+WeakObject = Literal["phase", "absorption"]
 
 
 def phase_contrast_transfer(
@@ -64,9 +74,7 @@ def phase_contrast_transfer(
 
     if not 0 < annulus_na <= na:
         raise ValueError(f"annulus_na must be above 0 and at most na ({na:g}), not {annulus_na:g}")
-    y = np.fft.fftfreq(shape[0], pixel_size_um)[:, None]
-    x = np.fft.rfftfreq(shape[1], pixel_size_um)[None]
-    frequency: NDArray[Any] = np.hypot(y, x)
+    frequency = np.hypot(*_frequencies(shape, pixel_size_um))
     low, high = (na - annulus_na) / wavelength_um, (na + annulus_na) / wavelength_um
     edge = np.clip((frequency - low) / (high - low), 0, 1)
     pupil = 0.5 * (1 + np.cos(np.pi * edge))
@@ -74,3 +82,178 @@ def phase_contrast_transfer(
     coherence = j0(2 * np.pi * defocus_um * frequency * annulus_na / refractive_index)
     halo = 1 - np.exp(-((frequency * halo_um) ** 2) / 2)
     return (-2 * pupil * through_focus * coherence * halo).astype(np.float32)
+
+
+def bright_field_transfer(
+    shape: tuple[int, int],
+    *,
+    pixel_size_um: float,
+    defocus_um: float,
+    of: WeakObject = "phase",
+    na: float = 0.4,
+    condenser_na: float = 0.2,
+    wavelength_um: float = 0.55,
+    refractive_index: float = 1.0,
+) -> NDArray[np.float32]:
+    """Return the transfer of a weak object in bright field, over spatial frequency.
+
+    What only delays the light is invisible in focus; it is bright where the focal plane lies between it and
+    the objective, and dark on the other side. What absorbs is dark in focus.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Y and X of the image.
+    pixel_size_um : float
+        Pixel size in um.
+    defocus_um : float
+        How far the focal plane lies from the object toward the objective, in um.
+    of : {"phase", "absorption"}
+        Transfer of the phase, or of the share of the light that is absorbed.
+    na, condenser_na : float
+        Numerical apertures of the objective and of the condenser's opened diaphragm.
+    wavelength_um : float
+        Wavelength in vacuum, in um.
+    refractive_index : float
+        Of the medium between specimen and objective.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(Y, X // 2 + 1)``, float32, real, for `numpy.fft.rfft2`.
+
+    Raises
+    ------
+    ValueError
+        When the condenser's aperture is none or larger than the objective's.
+
+    Notes
+    -----
+    Streibl, JOSA A 2:121 (1985), in the paraxial approximation. With the defocused pupil
+    P(p) = exp(-i pi lambda z p^2 / n) inside NA / lambda and the mean over the plane waves s of the source,
+    C(q) = <P*(s) P(s + q)>, the transfer of phase is -2 Im C and that of absorption -Re C. For coherent
+    light (NA_c to 0) these are 2 sin(pi lambda z q^2 / n) and -cos(pi lambda z q^2 / n); for NA_c = NA and
+    z = 0 the transfer of absorption is that of incoherent imaging. Nothing passes above
+    (NA + NA_c) / lambda.
+    """
+    frequency = np.hypot(*_frequencies(shape, pixel_size_um))
+    coherence = _coherence(frequency, defocus_um, na, condenser_na, wavelength_um, refractive_index)
+    return (-2 * coherence.imag if of == "phase" else -coherence.real).astype(np.float32)
+
+
+def dic_transfer(
+    shape: tuple[int, int],
+    *,
+    pixel_size_um: float,
+    defocus_um: float,
+    of: WeakObject = "phase",
+    shear_um: float = 0.5,
+    shear_angle_deg: float = 45.0,
+    bias_deg: float = 90.0,
+    na: float = 0.4,
+    condenser_na: float = 0.3,
+    wavelength_um: float = 0.55,
+    refractive_index: float = 1.0,
+) -> NDArray[np.complex64]:
+    """Return the transfer of a weak object in differential interference contrast, over spatial frequency.
+
+    A slope along which the phase rises in the direction of the shear is bright, a falling one dark: the
+    image looks like a relief with light from one side. Structures that do not change along the shear are
+    invisible in focus.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Y and X of the image.
+    pixel_size_um : float
+        Pixel size in um.
+    defocus_um : float
+        How far the focal plane lies from the object toward the objective, in um.
+    of : {"phase", "absorption"}
+        Transfer of the phase, or of the share of the light that is absorbed.
+    shear_um : float
+        Distance between the two beams in the specimen, in um.
+    shear_angle_deg : float
+        Direction of the shear: 0 along x, 90 along y, which points down in an image.
+    bias_deg : float
+        Phase between the two beams, in degrees; 90 for a quarter wave, with the opposite sign for a relief
+        lit from the other side. Contrast grows as it gets smaller, because the even light fades.
+    na, condenser_na : float
+        Numerical apertures of the objective and of the condenser's opened diaphragm.
+    wavelength_um : float
+        Wavelength in vacuum, in um.
+    refractive_index : float
+        Of the medium between specimen and objective.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(Y, X // 2 + 1)``, complex64, for `numpy.fft.rfft2`.
+
+    Raises
+    ------
+    ValueError
+        When the condenser's aperture is none or larger than the objective's, or with a bias of a multiple
+        of 360 degrees, where there is no even light.
+
+    Notes
+    -----
+    The prism before the specimen makes the two beams of each plane wave coherent with one another, so that
+    the sheared specimen, exp(i b / 2) t(x + d / 2) - exp(-i b / 2) t(x - d / 2), is seen as in bright field
+    (two-prism model: Mehta and Sheppard, Opt. Express 16:19462, 2008). With C(q) of
+    `bright_field_transfer`, a = pi q.d and k = cot(b / 2), the transfer of phase is
+    -2 cos(a) Im C + 2 i k sin(a) Re C, and that of absorption -cos(a) Re C - i k sin(a) Im C. In focus and
+    for wide structures the image of a phase is thus 1 + k d.grad(phi).
+    """
+    if np.isclose(np.sin(np.deg2rad(bias_deg) / 2), 0):
+        raise ValueError(f"bias_deg must not be a multiple of 360, not {bias_deg:g}: the field would be dark")
+    y, x = _frequencies(shape, pixel_size_um)
+    coherence = _coherence(np.hypot(y, x), defocus_um, na, condenser_na, wavelength_um, refractive_index)
+    angle = np.deg2rad(shear_angle_deg)
+    half_shear = np.pi * shear_um * (y * np.sin(angle) + x * np.cos(angle))
+    even, odd = np.cos(half_shear), np.sin(half_shear) / np.tan(np.deg2rad(bias_deg) / 2)
+    if of == "phase":
+        transfer = -2 * even * coherence.imag + 2j * odd * coherence.real
+    else:
+        transfer = -even * coherence.real - 1j * odd * coherence.imag
+    return transfer.astype(np.complex64)
+
+
+def _frequencies(shape: tuple[int, int], pixel_size_um: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the spatial frequencies of `numpy.fft.rfft2` along y, as a column, and x, as a row, in 1/um."""
+    y = np.fft.fftfreq(shape[0], pixel_size_um)[:, None]
+    x = np.fft.rfftfreq(shape[1], pixel_size_um)[None]
+    return y, x
+
+
+def _coherence(
+    frequency: NDArray[Any],
+    defocus_um: float,
+    na: float,
+    condenser_na: float,
+    wavelength_um: float,
+    refractive_index: float,
+) -> NDArray[np.complex128]:
+    """Return C(q) of `bright_field_transfer`; it depends on the frequency's magnitude alone."""
+    if not 0 < condenser_na <= na:
+        raise ValueError(f"condenser_na must be above 0 and at most na ({na:g}), not {condenser_na:g}")
+    pupil, source = na / wavelength_um, condenser_na / wavelength_um
+    curvature = np.pi * wavelength_um * defocus_um / refractive_index
+    turns = abs(curvature) * (pupil + source) * source / np.pi
+    q = np.linspace(0, pupil + source, 320 + int(96 * turns))[:, None]
+    # Points s = (p, t) of the source whose diffracted light, at (p + q, t), passes the pupil. The phase does
+    # not depend on t, so that only the length of their row counts.
+    low, high = -source, np.minimum(source, pupil - q)
+    nodes = 96 + int(16 * turns)
+    # Nodes that crowd at the ends, where the rows' length changes most.
+    angle = (np.arange(nodes) + 0.5) * np.pi / nodes
+    p = (low + high) / 2 - (high - low) / 2 * np.cos(angle)
+    weight = (high - low) / 2 * np.sin(angle) * np.pi / nodes
+    row = 2 * np.sqrt(np.clip(np.minimum(source**2 - p**2, pupil**2 - (p + q) ** 2), 0, None))
+    values = np.sum(weight * row * np.exp(-2j * curvature * q * p), axis=1) / (np.pi * source**2)
+    radius = q[:, 0]
+    # The fast oscillation is left out of what is interpolated.
+    smooth = np.interp(frequency, radius, values.real, right=0) + 1j * np.interp(
+        frequency, radius, values.imag, right=0
+    )
+    return smooth * np.exp(-1j * curvature * frequency**2)

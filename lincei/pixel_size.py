@@ -60,8 +60,11 @@ def resampled(array: NDArray[Any], factor: float, size: tuple[int, int] | None =
     result = np.asarray(array, np.float32)
     if factor == 1 and result.shape[:2] == (height, width):
         return result
-    result = _along_first(result, factor, range(height))
-    return np.swapaxes(_along_first(np.swapaxes(result, 0, 1), factor, range(width)), 0, 1)
+    result = _along_first(_weights(factor, range(height), range(len(result)), len(result)), result)
+    result = np.swapaxes(result, 0, 1)
+    return np.swapaxes(
+        _along_first(_weights(factor, range(width), range(len(result)), len(result)), result), 0, 1
+    )
 
 
 class ResampledArray(LazyArray):
@@ -89,11 +92,16 @@ class ResampledArray(LazyArray):
         sizes = self._source.shape[3:]
         wanted = [_source_range(r, self._factor, n) for r, n in zip(ranges, sizes, strict=True)]
         parts = [slice(r.start, r.stop) for r in wanted]
-        pixels = np.moveaxis(np.asarray(self._source[(*box[:3], *parts)], np.float32), (3, 4), (0, 1))
-        pixels = _along_first(pixels, self._factor, ranges[0], wanted[0].start, sizes[0])
-        pixels = np.swapaxes(pixels, 0, 1)
-        pixels = _along_first(pixels, self._factor, ranges[1], wanted[1].start, sizes[1])
-        return np.moveaxis(np.swapaxes(pixels, 0, 1), (0, 1), (3, 4))
+        pixels = np.asarray(self._source[(*box[:3], *parts)])
+        along_y, along_x = (
+            _weights(self._factor, r, source, n) for r, source, n in zip(ranges, wanted, sizes, strict=True)
+        )
+        result = np.empty((*pixels.shape[:3], len(ranges[0]), len(ranges[1])), np.float32)
+        # Plane by plane: of all at once, several copies as float32 would be held.
+        for plane in np.ndindex(*pixels.shape[:3]):
+            columns = _along_first(along_y, np.asarray(pixels[plane], np.float32)).T
+            result[plane] = _along_first(along_x, columns).T
+        return result
 
 
 def _source_range(wanted: range, factor: float, size: int) -> range:
@@ -105,13 +113,10 @@ def _source_range(wanted: range, factor: float, size: int) -> range:
     return range(first, max(min(last + 1, size), first + 1))
 
 
-def _along_first(
-    array: NDArray[np.float32], factor: float, wanted: range, start: int = 0, size: int | None = None
-) -> NDArray[np.float32]:
-    """Resample the first axis; ``array`` holds the source pixels from ``start`` on, of ``size`` in all."""
+def _weights(factor: float, wanted: range, source: range, size: int) -> Any:
+    """Return the sparse matrix that makes the pixels ``wanted`` of those in ``source``, of ``size`` in all."""
     from scipy import sparse
 
-    size = len(array) if size is None else size
     reach = max(1.0, 1 / factor)
     centers = np.clip((np.arange(wanted.start, wanted.stop) + 0.5) / factor - 0.5, 0, size - 1)
     first = np.floor(centers - reach).astype(int) + 1
@@ -120,10 +125,15 @@ def _along_first(
     weights[(taps < 0) | (taps >= size)] = 0  # beyond the border there is nothing; the rest adds up to 1
     weights /= weights.sum(axis=1, keepdims=True)
     rows = np.repeat(np.arange(len(wanted)), taps.shape[1])
-    columns = np.clip(taps - start, 0, len(array) - 1).ravel()
+    columns = np.clip(taps - source.start, 0, len(source) - 1).ravel()
     matrix = sparse.csr_array(
-        (weights.ravel().astype(np.float32), (rows, columns)), shape=(len(wanted), len(array))
+        (weights.ravel().astype(np.float32), (rows, columns)), shape=(len(wanted), len(source))
     )
     matrix.eliminate_zeros()  # 0 times NaN would carry a NaN beyond the pixels that it is part of
+    return matrix
+
+
+def _along_first(weights: Any, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Resample the first axis."""
     flat = np.ascontiguousarray(array.reshape(len(array), -1))
-    return np.asarray(matrix @ flat, np.float32).reshape(len(wanted), *array.shape[1:])
+    return np.asarray(weights @ flat, np.float32).reshape(weights.shape[0], *array.shape[1:])

@@ -7,6 +7,9 @@ result by as much as the signal.
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,6 +137,23 @@ def read_tile(image: Image, tile: Tile, halo: int, *, t: int = 0, channel: int =
     return pixels
 
 
+@dataclass(frozen=True)
+class TileTimes:
+    """Where the time went while tiles were run, in s.
+
+    Parameters
+    ----------
+    computing_s : float
+        Computing.
+    waiting_to_read_s, waiting_to_write_s : float
+        Nothing was computed, because the next item was not read, or an earlier one not written.
+    """
+
+    computing_s: float
+    waiting_to_read_s: float
+    waiting_to_write_s: float
+
+
 def run_tiles(
     items: Sequence[Any],
     read: Callable[[Any], Any],
@@ -141,44 +161,65 @@ def run_tiles(
     write: Callable[[Any, ResultT], None],
     *,
     stage: str,
+    ahead: int = 1,
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
-) -> None:
+) -> TileTimes:
     """Run ``write(item, compute(item, read(item)))`` over all items, the three at the same time.
 
-    One item is read ahead and one written behind, so that memory stays flat.
+    A few items are read ahead and one is written behind, so that memory stays flat.
 
     Parameters
     ----------
     items : sequence
         Tiles, or what names them.
     read, compute, write : callable
-        ``read`` and ``write`` each run in a thread of their own, in the items' order; ``compute`` here.
+        ``read`` and ``write`` run in threads of their own, ``compute`` here. Items are computed and written
+        in their order; with ``ahead`` above 1, several are read at the same time.
     stage : str
         Named in the progress.
+    ahead : int
+        How many items are read ahead, each by a thread of its own.
     progress, cancelled : callable, optional
         See `lincei.progress`.
+
+    Returns
+    -------
+    TileTimes
+        How long computing took, and how long it waited.
 
     Raises
     ------
     Exception
         The first that any of the three raises; the rest is not begun.
     """
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        ahead: Future[Any] | None = reader.submit(read, items[0]) if items else None
+    computing = waiting_to_read = waiting_to_write = 0.0
+    with ThreadPoolExecutor(ahead) as reader, ThreadPoolExecutor(1) as writer:
+        left = iter(items)
+        pending = deque(reader.submit(read, item) for item in itertools.islice(left, ahead))
         behind: Future[None] | None = None
         try:
             for number, item in enumerate(items):
                 stop_if_cancelled(cancelled)
-                assert ahead is not None
-                pixels = ahead.result()
-                ahead = reader.submit(read, items[number + 1]) if number + 1 < len(items) else None
+                started = time.perf_counter()
+                pixels = pending.popleft().result()
+                pending.extend(reader.submit(read, after) for after in itertools.islice(left, 1))
+                was_read = time.perf_counter()
                 result = compute(item, pixels)
+                del pixels  # not held while the next item is waited for
+                computed = time.perf_counter()
                 if behind is not None:
                     behind.result()
                 behind = writer.submit(write, item, result)
+                del result
+                waiting_to_read += was_read - started
+                computing += computed - was_read
+                waiting_to_write += time.perf_counter() - computed
                 report(progress, Progress(stage, number + 1, len(items)))
+            computed = time.perf_counter()
             if behind is not None:
                 behind.result()
+            waiting_to_write += time.perf_counter() - computed
         finally:
             reader.shutdown(cancel_futures=True)
+    return TileTimes(computing, waiting_to_read, waiting_to_write)

@@ -54,7 +54,7 @@ class LazyArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        box, strides, dropped = _normalized_key(key, self.shape)
+        box, strides, dropped = normalized_key(key, self.shape)
         sizes = tuple(part.stop - part.start for part in box)
         array = self._read(box) if all(sizes) else np.empty(sizes, self.dtype)
         array = array[tuple(slice(None, None, stride) for stride in strides)]
@@ -212,7 +212,7 @@ def file_key(path: Path) -> tuple[str, int, int]:
     return (str(path.resolve()), status.st_size, status.st_mtime_ns)
 
 
-def _normalized_key(key: Any, shape: tuple[int, ...]) -> tuple[Box, list[int], list[bool]]:
+def normalized_key(key: Any, shape: tuple[int, ...]) -> tuple[Box, list[int], list[bool]]:
     """Return the box to read, the stride along each axis within it, and which axes an int drops."""
     keys = list(key) if isinstance(key, tuple) else [key]
     ellipses = [i for i, part in enumerate(keys) if part is Ellipsis]

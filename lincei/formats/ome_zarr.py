@@ -9,6 +9,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,7 @@ from lincei.progress import CancelCheck, Progress, ProgressCallback, report, sto
 CHUNK = 512
 PROVENANCE_KEY = "lincei"
 IMAGE_KEY = "lincei_image"
+_Block = tuple[tuple[slice, slice, slice], slice, slice]
 UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 
 
@@ -51,11 +53,20 @@ class ArraySpec:
         Sizes of T, C, Z, Y, X.
     dtype : dtype-like
         Data type of the pixels.
+    pieces : tuple of int, optional
+        Height and width of the pieces in which they will come, from the upper left corner on. No two
+        pieces will share a chunk.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int, int], dtype: DTypeLike) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int, int],
+        dtype: DTypeLike,
+        pieces: tuple[int, int] | None = None,
+    ) -> None:
         self.shape = shape
         self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.pieces = pieces or shape[3:]
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         raise TypeError("the pixels of this image are still to be written")
@@ -69,27 +80,59 @@ class OmeZarrWriter:
     Attributes
     ----------
     array : zarr.Array
-        Shape (T, C, Z, Y, X), in chunks of one plane by 512 x 512 pixels; write it by NumPy slicing.
-        Several threads may write as long as no two write into one chunk at once.
+        Shape (T, C, Z, Y, X), in chunks of one plane by 512 x 512 pixels at most; write it by NumPy
+        slicing. Several threads may write as long as no two write into one chunk at once.
     path : Path
         Where the finished folder goes.
     """
 
-    def __init__(self, path: Path, template: Image, provenance: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, path: Path, template: Image, provenance: Mapping[str, Any] | None, folder: Path | None
+    ) -> None:
         import zarr
 
         self.path = path
         self._template = template
         self._provenance = provenance
-        self._folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._kept = folder is not None
+        self._folder = folder or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        spec = template.data
+        pieces = spec.pieces if isinstance(spec, ArraySpec) else template.shape[3:]
+        self._chunk = tuple(map(_chunk_side, template.shape[3:], pieces))
         refuse_own_source(template, path)
         with self._errors():
             if path.exists() and not (path.is_dir() and (is_zarr(path) or not any(path.iterdir()))):
                 raise LinceiError("something else is in the way", str(path), "Choose another name.")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            if self._folder.exists():
+                self._group = zarr.open_group(self._folder, mode="r+")
+                self.array = self._group["0"]
+                return
             self._group = zarr.create_group(self._folder, zarr_format=3)
             dtype = np.dtype(np.uint8) if template.dtype == bool else template.dtype
             self.array = self._create(0, template.shape, dtype)
+
+    def complete(
+        self, progress: ProgressCallback | None = None, cancelled: CancelCheck | None = None
+    ) -> None:
+        """Build the pyramid and write the metadata; the folder stays where it is made.
+
+        Parameters
+        ----------
+        progress, cancelled : callable, optional
+            As for `finish`.
+
+        Raises
+        ------
+        LinceiError
+            When the disk is full or the folder cannot be written.
+        """
+        with self._errors():
+            self._remove_leftovers()
+            levels = [self.array]
+            while max(levels[-1].shape[3:]) > CHUNK:
+                levels.append(self._halved(levels[-1], len(levels), progress, cancelled))
+            self._group.attrs.update(_attributes(self._template, levels, self._provenance))
 
     def finish(self, progress: ProgressCallback | None = None, cancelled: CancelCheck | None = None) -> Path:
         """Build the pyramid, write the metadata and put the folder in place of what is there.
@@ -109,17 +152,15 @@ class OmeZarrWriter:
         LinceiError
             When the disk is full or the folder cannot be written; nothing is left then.
         """
+        self.complete(progress, cancelled)
         with self._errors():
-            levels = [self.array]
-            while max(levels[-1].shape[3:]) > CHUNK:
-                levels.append(self._halved(levels[-1], len(levels), progress, cancelled))
-            self._group.attrs.update(_attributes(self._template, levels, self._provenance))
             put_in_place(self._folder, self.path)
         return self.path
 
     def abort(self) -> None:
-        """Remove what was written; what was under the final name before stays."""
-        remove(self._folder)
+        """Remove what was written, but for a folder that was given; what bears the final name stays."""
+        if not self._kept:
+            remove(self._folder)
 
     def __enter__(self) -> Self:
         return self
@@ -136,25 +177,44 @@ class OmeZarrWriter:
                 raise error
 
     def _create(self, level: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        chunks = (1, 1, 1, min(CHUNK, shape[3]), min(CHUNK, shape[4]))
+        chunks = (1, 1, 1, *map(min, self._chunk, shape[3:]))
         return self._group.create_array(
             str(level), shape=shape, chunks=chunks, dtype=dtype, fill_value=0, dimension_names=list("tczyx")
         )
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a run that was killed may have left: chunks half written, an unfinished pyramid."""
+        if self._kept:
+            for level in self._folder.iterdir():
+                if level.is_dir() and level.name != "0":
+                    remove(level)
+            for chunk in (self._folder / "0").rglob("*.partial"):
+                remove(chunk)
 
     def _halved(
         self, finer: Any, level: int, progress: ProgressCallback | None, cancelled: CancelCheck | None
     ) -> Any:
         """Add a level of half the size, from two by two chunks of the finer one at a time."""
+        from lincei.doctor import usable_cores
+
         t, c, z, height, width = finer.shape
         coarser = self._create(level, (t, c, z, math.ceil(height / 2), math.ceil(width / 2)), finer.dtype)
-        blocks = list(_blocks(coarser.shape))
-        for done, (plane, rows, columns) in enumerate(blocks, start=1):
-            stop_if_cancelled(cancelled)
+        blocks = list(_blocks(coarser.shape, self._chunk))
+
+        def halve(block: _Block) -> None:
+            plane, rows, columns = block
             doubled = (slice(part.start * 2, part.stop * 2) for part in (rows, columns))
             # The first three axes have size 1 here; they move last because halved works on the first two.
             pixels = np.asarray(finer[(*plane, *doubled)])[0, 0, 0]
             coarser[(*plane, rows, columns)] = halved(pixels)[np.newaxis, np.newaxis, np.newaxis]
-            report(progress, Progress("building the pyramid", done, len(blocks)))
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            try:
+                for done, _ in enumerate(pool.map(halve, blocks), start=1):
+                    stop_if_cancelled(cancelled)
+                    report(progress, Progress("building the pyramid", done, len(blocks)))
+            finally:
+                pool.shutdown(cancel_futures=True)
         return coarser
 
     @contextlib.contextmanager
@@ -169,7 +229,11 @@ class OmeZarrWriter:
 
 
 def create_ome_zarr(
-    path: str | Path, template: Image, provenance: Mapping[str, Any] | None = None
+    path: str | Path,
+    template: Image,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> OmeZarrWriter:
     """Begin an OME-Zarr 0.5 that is filled piece by piece.
 
@@ -181,6 +245,10 @@ def create_ome_zarr(
         Gives the shape, data type, names, colors and sizes; its ``data`` may be an `ArraySpec`.
     provenance : mapping, optional
         Goes before the template's.
+    folder : Path, optional
+        Where it is made, on the same disk. What is in it already, of the same template, is kept and
+        added to, and it stays when anything fails. By default a new folder beside ``path``, which does
+        not.
 
     Returns
     -------
@@ -198,9 +266,8 @@ def create_ome_zarr(
     >>> with create_ome_zarr("out.ome.zarr", template) as writer:  # doctest: +SKIP
     ...     writer.array[0, 0, 0, :512, :512] = tile
     """
-    return OmeZarrWriter(
-        Path(path).expanduser(), template, template.provenance if provenance is None else provenance
-    )
+    provenance = template.provenance if provenance is None else provenance
+    return OmeZarrWriter(Path(path).expanduser(), template, provenance, folder)
 
 
 def save(
@@ -208,7 +275,7 @@ def save(
 ) -> Path:
     """Write an image as OME-Zarr 0.5; see `lincei.image.save_image`."""
     writer = create_ome_zarr(path, image)
-    blocks = list(_blocks(image.shape))
+    blocks = list(_blocks(image.shape, (CHUNK, CHUNK)))
     try:
         with writable_errors(path):
             for done, (plane, rows, columns) in enumerate(blocks, start=1):
@@ -387,18 +454,23 @@ def _channels(omero: Any, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]
     return names, tuple(f"#{color}" for color in colors) if chosen else ()
 
 
-def _blocks(
-    shape: tuple[int, ...],
-) -> Iterator[tuple[tuple[slice, slice, slice], slice, slice]]:
+def _chunk_side(size: int, piece: int) -> int:
+    """Return the side of chunks, `CHUNK` at most, of which no two pieces along an axis share one."""
+    if piece >= size:
+        return min(CHUNK, size)
+    return next(piece // n for n in range(math.ceil(piece / CHUNK), piece + 1) if piece % n == 0)
+
+
+def _blocks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> Iterator[_Block]:
     """Yield the chunks of an array: the slices of T, C, Z, then of Y and X."""
     for index in np.ndindex(*shape[:3]):
         t, c, z = (slice(int(i), int(i) + 1) for i in index)
-        for top in range(0, shape[3], CHUNK):
-            for left in range(0, shape[4], CHUNK):
+        for top in range(0, shape[3], chunk[0]):
+            for left in range(0, shape[4], chunk[1]):
                 yield (
                     (t, c, z),
-                    slice(top, min(top + CHUNK, shape[3])),
-                    slice(left, min(left + CHUNK, shape[4])),
+                    slice(top, min(top + chunk[0], shape[3])),
+                    slice(left, min(left + chunk[1], shape[4])),
                 )
 
 

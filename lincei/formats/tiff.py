@@ -9,6 +9,7 @@ import math
 import re
 import tempfile
 import threading
+import uuid
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from lincei.errors import LinceiError, LinceiWarning
 from lincei.formats.lazy import DECODED, Box, LazyArray, file_key
+from lincei.formats.scratch import ScratchArray
 from lincei.formats.units import to_s, to_um
 from lincei.image import Image, full_range, readable_errors, refuse_scene, stem
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report, stop_if_cancelled
@@ -39,6 +41,7 @@ COARSEST_PIXEL_UM = 25.0
 PYRAMID_ABOVE = 4096
 BIGTIFF_ABOVE = 3.5 * 2**30
 IMAGEJ_LIMIT = 2**32 - 2**20
+WRITTEN_AT_ONCE = 2**26  # bytes of tiles that are compressed at the same time
 # What tifffile logs before it goes on without the planes, which would be missing or black.
 # Of unreadable tags, those with three digits and ImageJ's matter; makers' own often are odd in good files.
 DAMAGE = re.compile(
@@ -287,6 +290,8 @@ def save_ome(
     """Write an OME-TIFF: zlib, tiled, BigTIFF when needed; see `lincei.image.save_image`."""
     import tifffile
 
+    from lincei.doctor import usable_cores
+
     dtype = _storable(image, {"float16": np.float32, "bool": np.uint8}, "OME-TIFF", "uint64 int64")
     t, c, z, height, width = image.shape
     if pyramid is None:
@@ -303,6 +308,8 @@ def save_ome(
         "predictor": 2 if dtype.kind in "ui" else None,
         "photometric": "rgb" if image.rgb else "minisblack",
         "dtype": dtype,
+        "maxworkers": usable_cores(),
+        "buffersize": WRITTEN_AT_ONCE,
     }
     if image.pixel_size_um is not None:
         options["resolutionunit"] = "CENTIMETER"
@@ -432,24 +439,25 @@ class _ScratchPlanes:
         self, folder: Path, pages: int, size: tuple[int, int], samples: int, dtype: np.dtype[Any]
     ) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed in __exit__
-        shape = (pages, *size) if samples == 1 else (pages, *size, samples)
-        self._array: NDArray[Any] = np.memmap(self._file, dtype, "w+", shape=shape)
+        self._samples = samples
+        self._array = ScratchArray(self._file, (1, 1, pages, size[0], size[1] * samples), dtype)
 
     def __enter__(self) -> _ScratchPlanes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        del self._array
         self._file.close()
 
     def rows(self, number: int, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of a plane."""
-        return np.asarray(self._array[number, start:stop])
+        """Return rows of a plane, with the axes Y, X, or Y, X, S for RGB."""
+        pixels = self._array[0, 0, number, start:stop]
+        return pixels if self._samples == 1 else pixels.reshape(stop - start, -1, self._samples)
 
     def put_halved(self, number: int, start: int, rows: NDArray[Any]) -> None:
         """Average rows of the finer level, which begin at row ``start``, two by two into this one."""
         halved_rows = halved(rows)
-        self._array[number, start // 2 : start // 2 + halved_rows.shape[0]] = halved_rows
+        stop = start // 2 + halved_rows.shape[0]
+        self._array[0, 0, number, start // 2 : stop] = halved_rows.reshape(halved_rows.shape[0], -1)
 
 
 class _Counter:
@@ -869,6 +877,10 @@ def _ome_metadata(image: Image, dtype: np.dtype[Any]) -> dict[str, Any]:
         IMAGE_NAMESPACE: own,
         PROVENANCE_NAMESPACE: dict(image.provenance or {}),
     }
+    if image.provenance is not None:
+        # Provenance says how an image came about: made again in the same way, it is the same file.
+        told = json.dumps([image.name, image.shape, dtype.name, dict(image.provenance)], sort_keys=True)
+        metadata["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PROVENANCE_NAMESPACE}:{told}"))
     metadata["MapAnnotation"] = [
         {"Namespace": namespace, "Value": {key: _to_text(value) for key, value in values.items()}}
         for namespace, values in maps.items()

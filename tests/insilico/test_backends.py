@@ -19,7 +19,7 @@ from sample_data.cells import simulate_cells
 
 fields = [simulate_cells(seed, size_px=96, planes=3, cells=6) for seed in range(3)]
 pairs = [TrainingPair(field.stack, {"nuclei": field.labels["nuclei"]}) for field in fields]
-options = TrainOptions(max_minutes=0.2, width=8, scales=2, components=2, crop_px=32)
+options = TrainOptions(max_minutes=0.2, start_from="scratch", width=8, scales=2, components=2, crop_px=32)
 model = train(pairs, sys.argv[1], options)
 print(model.card.training["backend"], model.card.finished, model.card.training["steps"])
 """

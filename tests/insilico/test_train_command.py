@@ -19,7 +19,7 @@ from sample_data.cells import write_fields
 
 pytest.importorskip("keras", reason="Keras is not installed: pip install 'lincei[train]'")
 
-QUICK = ["--width", "8", "--scales", "2", "--components", "2", "--crop-px", "32"]
+QUICK = ["--start-from", "scratch", "--width", "8", "--scales", "2", "--components", "2", "--crop-px", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_a_new_label_starts_from_a_model_that_is_there(fields, tmp_path):
     model = Model.from_folder(out)
     assert [item.name for item in model.card.labels] == ["body"]
     assert model.card.training["start_from"] == "simulated-cells"
-    # The network is the start model's, whatever the images have.
-    assert model.card.z_planes == find_model("simulated-cells").card.z_planes == 7
-    assert model.network()["config"]["width"] == 16
+    # The network is the start model's, for as many planes as the images have.
+    assert model.network()["config"]["width"] == find_model("simulated-cells").network()["config"]["width"]
+    assert model.card.z_planes == 3
 
 
 def test_what_does_not_pair_is_said_and_the_rest_is_used(fields, tmp_path, capsys):
@@ -117,6 +117,14 @@ def test_what_does_not_pair_is_said_and_the_rest_is_used(fields, tmp_path, capsy
         (["--crop-px", "33"], "--crop-px is 33"),
         (["--bright-percentile", "0.5"], "is not below --bright-percentile"),
         (["--label", "nuclei=b.tif"], "given twice"),
+        (
+            ["--start-from", "joint"],
+            "--width cannot be chosen for a network that starts from the model 'joint'",
+        ),
+        (["--split-by", "well"], "no placeholder {well} to split by"),
+        (["--test-on", "stack_99"], "nothing is called 'stack_99'"),
+        (["--label-scaling", "none"], "--label-scaling is 'none'"),
+        (["--sets", "sets.toml"], "--sets is given together with --input"),
     ],
 )
 def test_wrong_usage_is_a_sentence_and_status_2(fields, tmp_path, capsys, more, sentence):

@@ -23,7 +23,9 @@ from sample_data.cells import simulate_cells
 
 pytest.importorskip("keras", reason="Keras is not installed: pip install 'lincei[train]'")
 
-QUICK = TrainOptions(max_minutes=0.5, width=8, scales=2, components=2, crop_px=64, learning_rate=3e-3)
+QUICK = TrainOptions(
+    max_minutes=0.5, start_from="scratch", width=8, scales=2, components=2, crop_px=64, learning_rate=3e-3
+)
 
 
 def field(height, width, name="a"):
@@ -69,6 +71,103 @@ def test_three_fields_or_more_are_split_by_field_and_no_field_serves_twice():
     assert sorted(name for part in names for name in part) == list("abcdefghij")
     assert [len(n) for n in names] == [7, 1, 2]
     assert all(part.rows == slice(0, 100) for part in split.test)
+
+
+def test_groups_stay_together_and_the_test_is_of_a_group_that_nothing_else_is_of():
+    fields = [replace(field(100, 100, f"{group}{i}"), group=group) for group in "abc" for i in range(5)]
+    split = split_fields(fields, guard_px=50)
+    of_test = {part.field.group for part in split.test}
+    assert len(of_test) == 1
+    assert not of_test & {part.field.group for part in (*split.train, *split.tune)}
+    assert len(split.train) + len(split.tune) + len(split.test) == 15
+    assert split.description.startswith("by group")
+
+
+def test_many_groups_are_tuned_on_by_group_too():
+    fields = [replace(field(100, 100, f"{group}{i}"), group=group) for group in "abcdefgh" for i in range(2)]
+    split = split_fields(fields, guard_px=50)
+    groups = [{part.field.group for part in parts} for parts in (split.train, split.tune, split.test)]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 8
+
+
+def test_what_the_user_keeps_to_tune_and_to_test_is_kept():
+    fields = [replace(field(100, 100, name), use={"a": "test", "c": "tune"}.get(name, "")) for name in "abcd"]
+    split = split_fields(fields, guard_px=50)
+    names = [[part.field.name for part in parts] for parts in (split.train, split.tune, split.test)]
+    assert names == [["b", "d"], ["c"], ["a"]]
+
+
+def test_nothing_left_to_train_on_is_said():
+    fields = [replace(field(100, 100, name), use="test") for name in "abc"]
+    with pytest.raises(LinceiError, match="nothing is left to train on: of 3 fields 3 are kept for the test"):
+        split_fields(fields, guard_px=50)
+
+
+def test_sets_are_split_each_for_itself():
+    one = [replace(field(1000, 600), set_name="neurons")]
+    many = [replace(field(100, 100, name), set_name="bacteria") for name in "abcde"]
+    split = split_fields([*one, *many], guard_px=50)
+    for parts in (split.train, split.tune, split.test):
+        assert {part.field.set_name for part in parts} == {"neurons", "bacteria"}
+    assert "neurons, strips of one field" in split.description
+    assert "bacteria, by field" in split.description
+
+
+def test_sets_are_drawn_from_alike_however_large_they_are():
+    from insilico.training import _batches
+
+    small = replace(field(200, 200, "small"), set_name="one")
+    large = [
+        replace(field(200, 200, str(i)), set_name="two", truth=np.ones((200, 200, 1), np.float32))
+        for i in range(20)
+    ]
+    batch = _batches([_whole_of(f) for f in (small, *large)], QUICK)
+    random = np.random.default_rng(0)
+    from_large = np.mean([batch(random)[1][..., 0].mean() for _ in range(60)])
+    assert 0.35 < from_large < 0.65
+
+
+def _whole_of(f):
+    from insilico.training import Part
+
+    return Part(f, slice(0, f.stack.shape[0]), slice(0, f.stack.shape[1]))
+
+
+def test_one_exposure_is_scaled_as_one():
+    from insilico.training import read_fields
+
+    both = pairs(2, size_px=96, planes=1, labels=("nuclei",))
+    dim = both[1].labels["nuclei"]
+    both[1] = replace(both[1], labels={"nuclei": dim.with_(data=dim.read() // 4)})
+    for scaling, alike in (("image", True), ("all", False)):
+        scaled = [replace(pair, label_scaling=scaling) for pair in both]
+        bright, faint = (
+            float(np.percentile(f.truth, 99.9)) for f in read_fields(scaled, ["nuclei"], 1, None, None, QUICK)
+        )
+        assert (abs(bright - faint) < 0.05) is alike
+
+
+def test_a_single_plane_among_stacks_is_learned_as_it_will_be_labeled():
+    """One plane stands for all of the network's, in training as in labeling."""
+    from insilico.training import read_fields
+
+    stack, plane = pairs(1, size_px=96, planes=3)[0], pairs(1, size_px=96, planes=1)[0]
+    three, one = read_fields([stack, plane], ["nuclei", "cytoplasm"], 3, None, None, QUICK)
+    assert three.stack.shape[-1] == 3
+    assert one.stack.shape[-1] == 1
+    seen = one.seen(one.stack)
+    assert seen.shape[-1] == 3
+    for i in range(3):
+        np.testing.assert_array_equal(seen[..., i], one.stack[..., 0])
+
+
+def test_a_border_of_which_nothing_is_known_is_not_measured():
+    from insilico.training import _known_window
+
+    truth = np.full((20, 30), np.nan, np.float32)
+    assert _known_window(truth) is None
+    truth[2:, :-3] = 1
+    assert _known_window(truth) == (slice(2, 20), slice(0, 27))
 
 
 def test_a_field_too_small_for_strips_says_how_large_it_must_be():
@@ -209,17 +308,32 @@ def test_one_network_learns_from_sets_with_different_labels(tmp_path):
 
 def test_a_start_model_gives_its_features_and_the_heads_of_labels_it_knows(trained, tmp_path):
     from insilico.network import NetworkConfig, build_trunk
-    from insilico.training import _copy_weights
+    from insilico.training import copy_weights
 
     start, _ = trained
     old = start.load_keras().get_layer("trunk")
     config = NetworkConfig(**{**start.network()["config"], "labels": 2, "spread": ()})
     fresh = build_trunk(config)
-    _copy_weights(start, fresh, ["membrane", "nuclei"])
+    copy_weights(start, fresh, ["membrane", "DAPI"], np.eye(3, dtype=np.float32))
     np.testing.assert_array_equal(fresh.layers[1].get_weights()[0], old.layers[1].get_weights()[0])
     new_mean, old_mean = (net.get_layer("mean").get_weights()[0] for net in (fresh, old))
     np.testing.assert_array_equal(new_mean[:, :, 1], old_mean[:, :, 0])
     assert not np.array_equal(new_mean[:, :, 0], old_mean[:, :, 1])
+
+
+def test_a_network_for_fewer_planes_answers_as_the_start_model_does_when_they_are_interpolated(trained):
+    from insilico.network import NetworkConfig, build_trunk
+    from insilico.training import copy_weights
+    from insilico.z_planes import plane_weights
+
+    start, _ = trained
+    config = NetworkConfig(**{**start.network()["config"], "planes": 1})
+    fresh, folded = build_trunk(config), plane_weights(1, 3)
+    copy_weights(start, fresh, ["nuclei", "cytoplasm"], folded)
+    plane = np.random.default_rng(0).normal(size=(1, 64, 64, 1)).astype(np.float32)
+    old = start.load_keras().get_layer("trunk")
+    expected = np.asarray(old.predict_on_batch(plane @ folded.T)["mean"])
+    np.testing.assert_allclose(np.asarray(fresh.predict_on_batch(plane)["mean"]), expected, atol=1e-4)
 
 
 # Bad input

@@ -74,13 +74,13 @@ class TestWhichChannel:
 class TestModality:
     def test_the_models_own_and_an_unknown_one_pass(self):
         image = unnamed(1)
-        check_modality(image, "phase contrast", "motor-neurons")
-        check_modality(image.with_(modality="phase contrast"), "phase contrast", "motor-neurons")
+        check_modality(image, ("phase contrast",), "motor-neurons")
+        check_modality(image.with_(modality="phase contrast"), ("phase contrast",), "motor-neurons")
 
     @pytest.mark.parametrize("modality", ["DIC", "bright field", "fluorescence", "H&E"])
     def test_another_is_refused_with_both_names_and_what_to_do(self, modality: str):
         with pytest.raises(LinceiError) as caught:
-            check_modality(unnamed(1).with_(modality=modality), "phase contrast", "motor-neurons")
+            check_modality(unnamed(1).with_(modality=modality), ("phase contrast",), "motor-neurons")
         text = str(caught.value)
         for part in ("plate.tif", modality, "phase contrast", "motor-neurons", "--modality"):
             assert part in text

@@ -1,0 +1,564 @@
+"""How unlike its training images an image looks to a labeling model: a distance measured on small patches.
+
+A patch, as the network sees it, is described by texture statistics: power, skewness and kurtosis in octave
+bands, its orientation and how the bands change through focus. What the training images' patches and images look
+like is kept as one Gaussian for each training set; the score of an image is its distance from the nearest,
+as a multiple of what held-out images of the same set keep within.
+
+The distance is that of Mahalanobis; for networks' own features it was shown to tell what a network has not
+seen by Lee et al., NeurIPS 31:7167 (2018). Statistics of band-pass images are what tells textures apart for
+Portilla and Simoncelli, Int. J. Computer Vision 40:49 (2000).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from insilico.z_planes import interpolation_weights
+from lincei.pixel_size import resampled
+from lincei.tiles import mirrored
+
+Array = NDArray[np.float32]
+
+METHOD = "Gaussian of texture statistics, version 1"
+PATCH_PX = 128
+# Patches along a side of the grid that is spread over an image.
+PATCHES_PER_SIDE = 5
+
+BANDS = 5
+# Smaller images are mirrored up to this side: the coarsest band still has some pixels then.
+_SMALLEST_PX = 64
+# Powers below that of 2 % of an image's standard deviation all count as nothing.
+_LEAST_POWER = 0.02**2
+_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+
+# Pieces of the training images (and of what is held out) that are described, and their sides.
+_PIECES, _HELD_OUT_PIECES = 120, 60
+_PIECE_PX = 5 * PATCH_PX // 2
+_PIECE_COUNT = (_PIECE_PX / PATCH_PX) ** 2  # as many patches without overlap
+# One set may be of several kinds of images.
+_MOST_LOOKS = 3
+# Share of an image's patches left out at either end of each statistic.
+_TRIMMED = 0.2
+# The limits are this percentile of held-out pieces and patches.
+_LIMIT_PERCENTILE = 99
+# Covariances are shrunk towards independence; the look of an image is never known better than of ten patches.
+_SHRINKAGE, _LARGEST_COUNT = 0.05, 10.0
+_LEAST_SD = 0.05
+
+# Bands 2 to 4 of white noise have powers that fall by 2 bits each, and a normal distribution's shape.
+_EMPTY_SLOPE, _EMPTY_TOLERANCE, _EMPTY_SHARE = -2.0, 0.5, 0.9
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """How unlike the training images an image looks.
+
+    Parameters
+    ----------
+    score : float
+        Of the image; above 1 it looks unlike all that 99 % of held-out pieces of training images look like.
+    share_outside : float
+        Share of its patches that are, each for itself, beyond the limit.
+    nearest : str
+        The training set that it looks most like.
+    empty : bool
+        Whether there seems to be nothing in it but noise.
+    patch_scores : tuple of float
+        Of the patches, in the order they were given; NaN where a patch is blank.
+    """
+
+    score: float
+    share_outside: float
+    nearest: str
+    empty: bool
+    patch_scores: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written beside a result."""
+        return {
+            "score": round(self.score, 3),
+            "share_of_patches_outside": round(self.share_outside, 3),
+            "nearest_training_set": self.nearest,
+            "seems_empty": self.empty,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the images of one training set look like.
+
+    Parameters
+    ----------
+    name : str
+        The set.
+    mean : ndarray
+        Shape (descriptors,), float32: of `descriptors`.
+    of_images, of_patches : ndarray
+        Shape (descriptors, descriptors), float32: covariance of the mean of an image's patches, and of
+        single patches.
+    image_limit, patch_limit : float
+        Distances that 99 % of held-out pieces of images, and of their patches, keep within.
+    """
+
+    name: str
+    mean: Array
+    of_images: Array
+    of_patches: Array
+    image_limit: float
+    patch_limit: float
+
+    def distance(self, described: NDArray[np.floating], count: float) -> NDArray[np.floating]:
+        """Return the Mahalanobis distance of means of ``count`` patches, per square root of descriptors.
+
+        Parameters
+        ----------
+        described : ndarray
+            Shape (n, descriptors).
+        count : float
+            Of how many patches each row is the mean.
+
+        Returns
+        -------
+        ndarray
+            Shape (n,).
+        """
+        from scipy import linalg
+
+        lower = self._lower(count)
+        whitened = linalg.solve_triangular(lower, (described - self.mean).T, lower=True)
+        return np.sqrt(np.mean(whitened**2, axis=0))
+
+    def surprise(self, described: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return minus the log density of pieces of images, less a constant; shape (n,)."""
+        determinant = np.log(np.diag(self._lower(_PIECE_COUNT))).sum()
+        return len(self.mean) / 2 * self.distance(described, _PIECE_COUNT) ** 2 + determinant
+
+    def _lower(self, count: float) -> NDArray[np.float64]:
+        """Return the Cholesky factor of the covariance of means of ``count`` patches."""
+        # An image differs from others, and the mean of its patches from the image's own, by chance.
+        covariance = self.of_images + self.of_patches / min(count, _LARGEST_COUNT)
+        return np.linalg.cholesky(covariance.astype(np.float64))
+
+    def limit(self, count: float) -> float:
+        """Return the limit for the mean of ``count`` patches, between a patch's and an image's."""
+        alone = (1 / max(count, 1.0) - 1 / _PIECE_COUNT) / (1 - 1 / _PIECE_COUNT)
+        return self.image_limit + (self.patch_limit - self.image_limit) * max(0.0, alone)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a model was trained on looks like: one `Look` for each training set.
+
+    Parameters
+    ----------
+    looks : tuple of Look
+        At least one.
+    """
+
+    looks: tuple[Look, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reference for a card: about 7 kB for each set."""
+        return {
+            "method": METHOD,
+            "limit": f"1 is percentile {_LIMIT_PERCENTILE} of pieces of held-out images",
+            "sets": [
+                {
+                    "name": look.name,
+                    "image_limit": look.image_limit,
+                    "patch_limit": look.patch_limit,
+                    "mean": _packed(look.mean),
+                    "of_images": _packed(look.of_images[_triangle()]),
+                    "of_patches": _packed(look.of_patches[_triangle()]),
+                }
+                for look in self.looks
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, section: Mapping[str, Any]) -> Reference | None:
+        """Read a card's section; None where it is empty, or of a method that this version does not know.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            When the section is damaged.
+        """
+        if section.get("method") != METHOD:
+            return None
+        return cls(
+            tuple(
+                Look(
+                    str(entry["name"]),
+                    _unpacked(entry["mean"], len(DESCRIPTORS)),
+                    _symmetric(entry["of_images"]),
+                    _symmetric(entry["of_patches"]),
+                    float(entry["image_limit"]),
+                    float(entry["patch_limit"]),
+                )
+                for entry in section["sets"]
+            )
+        )
+
+    def score(self, patches: Sequence[Array], area_px: float) -> OutOfDistribution:
+        """Score an image by patches of it.
+
+        Parameters
+        ----------
+        patches : sequence of ndarray
+            Shape (planes, Y, X) each, float32, as the network sees them; `patch_places` says which. Of the
+            planes only those that `planes_described` names need to be there.
+        area_px : float
+            Pixels of the whole image, which has fewer patches' worth of looks than overlapping patches seem.
+
+        Returns
+        -------
+        OutOfDistribution
+        """
+        described = descriptors(patches)
+        seen = np.array([not _blank(patch) for patch in patches])
+        if not seen.any():
+            seen[:] = True
+        count = min(int(seen.sum()), area_px / PATCH_PX**2 * float(seen.mean()))
+        mean = _typical(described[seen])[None]
+        images = [float(look.distance(mean, count)[0]) / look.limit(count) for look in self.looks]
+        of_patches = np.min([look.distance(described, 1) / look.patch_limit for look in self.looks], axis=0)
+        of_patches[~seen] = np.nan
+        return OutOfDistribution(
+            score=min(images),
+            share_outside=float(np.mean(of_patches[seen] > 1)),
+            nearest=self.looks[int(np.argmin(images))].name,
+            empty=bool(_noise_alone(described).mean() >= _EMPTY_SHARE),
+            patch_scores=tuple(float(value) for value in of_patches),
+        )
+
+    def score_stack(self, stack: Array) -> OutOfDistribution:
+        """Score an image that is in memory, shape (Y, X, planes), float32, as the network sees it."""
+        return self.score(_patches(stack), stack.shape[0] * stack.shape[1])
+
+
+def fit_reference(
+    stacks_by_set: Mapping[str, Sequence[Array]],
+    held_out: Mapping[str, Sequence[Array]],
+    *,
+    seed: int = 0,
+) -> Reference:
+    """Learn what a model's training images look like.
+
+    Pieces of the images are drawn at random and varied a little in focus, magnification, contrast,
+    brightness, noise and sharpness, so that the same cells on another day are not found unlike.
+
+    Parameters
+    ----------
+    stacks_by_set : mapping of str to sequence of ndarray
+        Training images by the name of their set, shape (Y, X, planes), float32, as the network sees them.
+    held_out : mapping of str to sequence of ndarray
+        The same of images, or strips, that are not trained on. Strips should be `PATCH_PX` pixels wide or
+        more. A set that is not in it gets its limits from its training images.
+    seed : int
+        Of all chance.
+
+    Returns
+    -------
+    Reference
+    """
+    return Reference(
+        tuple(
+            look
+            for number, (name, stacks) in enumerate(stacks_by_set.items())
+            for look in _looks(
+                name, stacks, held_out.get(name) or stacks, np.random.default_rng([seed, number])
+            )
+        )
+    )
+
+
+def _looks(
+    name: str, stacks: Sequence[Array], held_out: Sequence[Array], random: np.random.Generator
+) -> list[Look]:
+    """Return as many looks as describe the held-out images best: a set may be of two kinds of images."""
+    pieces = [descriptors(_patches(piece)) for piece in _pieces(stacks, _PIECES, random)]
+    others = [descriptors(_patches(piece)) for piece in _pieces(held_out, _HELD_OUT_PIECES, random)]
+    means, held_means = (np.stack([_typical(piece) for piece in drawn]) for drawn in (pieces, others))
+    sd = np.maximum(np.concatenate(pieces).std(axis=0), _LEAST_SD)
+    best: list[Look] = []
+    least = np.inf
+    for count in range(1, _MOST_LOOKS + 1):
+        kinds = _kinds(means / sd, count, random)
+        if np.bincount(kinds, minlength=count).min() < _PIECES // 6:
+            break
+        looks = [
+            _fitted(name, [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == number], sd)
+            for number in range(count)
+        ]
+        surprise = float(np.mean(np.min([look.surprise(held_means) for look in looks], axis=0)))
+        if surprise < least:
+            best, least = looks, surprise
+    limits = []
+    for whole, patches in ((means, pieces), (held_means, others)):
+        distances = (
+            np.min([look.distance(whole, _PIECE_COUNT) for look in best], axis=0),
+            np.min([look.distance(np.concatenate(patches), 1) for look in best], axis=0),
+        )
+        limits.append([float(np.percentile(values, _LIMIT_PERCENTILE)) for values in distances])
+    image_limit, patch_limit = (round(max(pair), 4) for pair in zip(*limits, strict=True))
+    return [dataclasses.replace(look, image_limit=image_limit, patch_limit=patch_limit) for look in best]
+
+
+def _kinds(means: NDArray[np.floating], count: int, random: np.random.Generator) -> NDArray[np.integer]:
+    """Group the looks of pieces by k-means."""
+    from scipy.cluster.vq import kmeans2
+
+    if count == 1:
+        return np.zeros(len(means), int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty group is refused by the caller
+        return np.asarray(kmeans2(means, count, minit="++", rng=random)[1])
+
+
+def _fitted(name: str, pieces: Sequence[NDArray[np.floating]], sd: NDArray[np.floating]) -> Look:
+    """Fit the Gaussians of one look."""
+    every, means = np.concatenate(pieces), np.stack([_typical(piece) for piece in pieces])
+    mean = means.mean(axis=0)
+    of_images, of_patches = (
+        (_shrunk((values - mean) / sd) * np.outer(sd, sd)).astype(np.float32) for values in (means, every)
+    )
+    return Look(name, mean.astype(np.float32), of_images, of_patches, 1.0, 1.0)
+
+
+def _typical(described: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the mean over an image's patches without the extreme ones: dirt does not make another image."""
+    from scipy import stats
+
+    return np.asarray(stats.trim_mean(described, _TRIMMED, axis=0))
+
+
+def _shrunk(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    covariance = values.T @ values / len(values)
+    size = len(covariance)
+    return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+
+
+def _pieces(stacks: Sequence[Array], count: int, random: np.random.Generator) -> Iterator[Array]:
+    """Draw pieces of the images, and vary each as a whole as another day would."""
+    from scipy import ndimage
+
+    areas = np.array([stack.shape[0] * stack.shape[1] for stack in stacks], float)
+    for index in random.choice(len(stacks), count, p=areas / areas.sum()):
+        stack = stacks[index]
+        zoom = float(np.exp(random.normal() * 0.1)) if random.random() < 0.5 else 1.0
+        rows, columns = (
+            slice(start := int(random.integers(size - length + 1)), start + length)
+            for size, length in ((n, min(n, int(np.ceil(_PIECE_PX * zoom)))) for n in stack.shape[:2])
+        )
+        piece = stack[rows, columns]
+        if zoom != 1:
+            piece = resampled(piece, 1 / zoom)
+        planes = piece.shape[-1]
+        if planes > 1:
+            piece = piece @ _focus(planes, random).T
+        if random.random() < 0.2:
+            sigma = random.uniform(0.3, 1.2)
+            piece = ndimage.gaussian_filter(piece, (sigma, sigma, 0))
+        piece = piece * np.float32(np.exp(random.normal() * 0.2)) + np.float32(random.normal() * 0.1)
+        if random.random() < 0.5:
+            noise = random.standard_normal(piece.shape, np.float32)
+            piece = piece + noise * np.float32(abs(random.normal()) * 0.1)
+        yield piece
+
+
+def _focus(planes: int, random: np.random.Generator) -> Array:
+    """Return weights for other focal positions; for one piece in four, for fewer planes interpolated."""
+    middle = (planes - 1) / 2
+    if random.random() < 0.75:
+        stretch, shift = np.exp(random.normal() * 0.1), random.normal() * 0.5
+        return interpolation_weights(middle + (np.arange(planes) - middle) * stretch + shift, planes)
+    fewer = int(random.integers(1, planes))
+    ends = np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
+    taken = interpolation_weights(np.linspace(*ends, fewer), planes)
+    weights = interpolation_weights(np.linspace(0, fewer - 1, planes), fewer) @ taken
+    return np.asarray(weights, np.float32)
+
+
+def patch_places(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of patches spread evenly over an image, the same for the same size.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the image, in pixels.
+
+    Returns
+    -------
+    list of (slice, slice)
+        25 at most, of `PATCH_PX` pixels or the image's whole side, overlapping by half where there is room
+        for few.
+
+    Examples
+    --------
+    >>> [(rows.start, columns.start) for rows, columns in patch_places(128, 300)]
+    [(0, 0), (0, 86), (0, 172)]
+    """
+    rows, columns = (_starts(size) for size in (height, width))
+    return [
+        (slice(y, min(y + PATCH_PX, height)), slice(x, min(x + PATCH_PX, width)))
+        for y in rows
+        for x in columns
+    ]
+
+
+def _starts(size: int) -> list[int]:
+    count = int(np.clip(2 * size // PATCH_PX - 1, 1, PATCHES_PER_SIDE))
+    return [int(start) for start in np.linspace(0, max(0, size - PATCH_PX), count)]
+
+
+def _patches(stack: Array) -> list[Array]:
+    use = planes_described(stack.shape[-1])
+    return [np.moveaxis(stack[place][..., use], -1, 0) for place in patch_places(*stack.shape[:2])]
+
+
+def planes_described(planes: int) -> list[int]:
+    """Return which of the network's planes a patch is described by: first, middle and last.
+
+    Examples
+    --------
+    >>> planes_described(13), planes_described(1)
+    ([0, 6, 12], [0])
+    """
+    return sorted({0, planes // 2, planes - 1})
+
+
+def _names() -> tuple[str, ...]:
+    by_band = ("power", "power out of focus", "correlation through focus", "skewness", "kurtosis", "coherence")
+    return (
+        *(f"{name} {band}" for band in range(BANDS) for name in by_band),
+        *(f"shading {band}" for band in range(3)),
+        "power of the rest",
+        "mean",
+    )
+
+
+DESCRIPTORS = _names()
+
+
+def descriptors(patches: Sequence[Array]) -> NDArray[np.float64]:
+    """Describe patches by statistics of their texture that do not change when they are turned or mirrored.
+
+    Parameters
+    ----------
+    patches : sequence of ndarray
+        Shape (planes, Y, X) each, float32, all alike: one plane, or the first, middle and last.
+
+    Returns
+    -------
+    ndarray
+        Shape (patches, len(DESCRIPTORS)), float64. Of each of five octave bands (0: 2 to 4 pixels): log2 of
+        the power in the middle plane, log2 of the outer planes' power against it, the outer planes'
+        correlation with it, skewness (inverse hyperbolic sine), log2 of kurtosis, coherence of the structure
+        tensor (0: no orientation, 1: one); of the three finest the skewness of the gradient's components (the
+        shadows of DIC); the power and the mean of what is coarser than all bands.
+    """
+    level = np.stack([_enlarged(patch) for patch in patches]).astype(np.float32)
+    middle = level.shape[1] // 2
+    columns: list[NDArray[np.floating]] = []
+    shading = []
+    for band in range(BANDS):
+        smooth = _smoothed(level)
+        detail = level - smooth
+        squared = np.mean(detail**2, axis=(-2, -1))
+        power = squared[:, middle]
+        outer = [plane for plane in range(level.shape[1]) if plane != middle] or [middle]
+        sd = np.sqrt(power + _LEAST_POWER)
+        columns.append(np.log2(power + _LEAST_POWER))
+        columns.append(np.log2(squared[:, outer].mean(axis=1) + _LEAST_POWER) - columns[-1])
+        columns.append(np.mean([_correlation(detail[:, plane], detail[:, middle]) for plane in outer], axis=0))
+        columns.append(np.arcsinh(np.mean(detail[:, middle] ** 3, axis=(-2, -1)) / sd**3))
+        columns.append(np.log2(np.mean(detail[:, middle] ** 4, axis=(-2, -1)) / sd**4 + 0.5))
+        along_y, along_x = np.gradient(level[:, middle], axis=(-2, -1))
+        yy, xx, xy = (
+            np.mean(product, axis=(-2, -1))
+            for product in (along_y * along_y, along_x * along_x, along_y * along_x)
+        )
+        columns.append(np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy + _LEAST_POWER))
+        if band < 3:
+            cubes = [np.mean(part**3, axis=(-2, -1)) for part in (along_y, along_x)]
+            shading.append(np.arcsinh(np.hypot(*cubes) / ((xx + yy) / 2 + _LEAST_POWER) ** 1.5))
+        level = smooth[..., ::2, ::2]
+    rest = level[:, middle]
+    columns += shading
+    columns.append(np.log2(rest.var(axis=(-2, -1)) + _LEAST_POWER))
+    columns.append(np.arcsinh(rest.mean(axis=(-2, -1))))
+    return np.stack(columns, axis=-1).astype(np.float64)
+
+
+def _enlarged(patch: Array) -> Array:
+    """Mirror a patch that is too small for all bands."""
+    rows, columns = (mirrored(np.arange(max(size, _SMALLEST_PX)), size) for size in patch.shape[1:])
+    return patch if patch.shape[1:] == (len(rows), len(columns)) else patch[:, rows[:, None], columns]
+
+
+def _smoothed(level: Array) -> Array:
+    from scipy import ndimage
+
+    result = ndimage.correlate1d(level, _BINOMIAL, axis=-1, mode="mirror")
+    return np.asarray(ndimage.correlate1d(result, _BINOMIAL, axis=-2, mode="mirror"))
+
+
+def _correlation(a: Array, b: Array) -> NDArray[np.floating]:
+    powers = [np.mean(part**2, axis=(-2, -1)) + _LEAST_POWER for part in (a, b)]
+    return (np.mean(a * b, axis=(-2, -1)) + _LEAST_POWER) / np.sqrt(powers[0] * powers[1])
+
+
+def _blank(patch: Array) -> bool:
+    """Whether most of a patch has one value only, as what a mosaic of fields does not cover."""
+    plane = patch[patch.shape[0] // 2]
+    return bool(np.mean(plane[1:, 1:] == plane[:-1, :-1]) > 0.5)
+
+
+def _noise_alone(described: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which patches have the power spectrum and the shape of noise, slow gradients aside.
+
+    The finest band is left out: interpolation and compression take noise away there.
+    """
+    named = dict(zip(DESCRIPTORS, described.T, strict=True))
+    power = [named[f"power {band}"] for band in (1, 2, 3)]
+    normal = np.log2(3.5)
+    return np.all(
+        [
+            *(np.abs(b - a - _EMPTY_SLOPE) < _EMPTY_TOLERANCE for a, b in zip(power, power[1:], strict=False)),
+            *(np.abs(named[f"kurtosis {band}"] - normal) < _EMPTY_TOLERANCE for band in (1, 2)),
+            *(np.abs(named[f"skewness {band}"]) < _EMPTY_TOLERANCE for band in (1, 2)),
+        ],
+        axis=0,
+    )
+
+
+def _triangle() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.tril_indices(len(DESCRIPTORS))
+
+
+def _packed(values: Array) -> str:
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str, size: int) -> Array:
+    values = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    if values.shape != (size,) or not np.isfinite(values).all():
+        raise ValueError(f"{values.size} values where {size} finite ones are expected")
+    return values
+
+
+def _symmetric(text: str) -> Array:
+    size = len(DESCRIPTORS)
+    matrix = np.zeros((size, size), np.float32)
+    matrix[_triangle()] = _unpacked(text, size * (size + 1) // 2)
+    return matrix + np.tril(matrix, -1).T
