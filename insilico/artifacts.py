@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insilico.distribution import LogisticMixture
-# Scaled intensities beyond this say nothing more: black is black.
-SCALED_LIMIT = 8.0
+from insilico.z_planes import SOFT_LIMIT
 from lincei.metrics import coverage, nrmse, pearson_r
 from lincei.tiles import mirrored
 
@@ -64,7 +63,7 @@ def paint_artifacts(
     Parameters
     ----------
     stack : ndarray
-        Shape (Y, X, planes), float32, scaled as for a network; it is not changed.
+        Shape (Y, X, planes), float32, as `insilico.z_planes.network_planes` scales it; it is not changed.
     kind : str
         "dust": opaque grains and fibers at any height, sharp in one plane or in none, with the fringes of
         Fresnel diffraction. "smear": an uneven, streaky film that shifts, blurs and shades what lies behind
@@ -75,7 +74,7 @@ def paint_artifacts(
     share : float
         Share of the pixels that are inside an artifact at least.
     light : float
-        Brightness of the background in standard deviations of the image: scaled, no light is ``-light``.
+        Brightness of the background in standard deviations of the image: no light is ``-light`` of them.
 
     Returns
     -------
@@ -95,7 +94,10 @@ def paint_artifacts(
         raise ValueError(f"kind is {kind!r}, not one of {KINDS}")
     random = np.random.default_rng([seed, KINDS.index(kind)])
     height, width = stack.shape[:2]
-    spoiled, hidden = stack.copy(), np.zeros((height, width), np.float32)
+    # Light adds up and is absorbed on the linear scale.
+    linear = SOFT_LIMIT * np.sinh(stack / SOFT_LIMIT)
+    brightest = max(light, float(linear.max()))
+    hidden = np.zeros((height, width), np.float32)
     for _ in range(_MOST_PAINTED):
         if (hidden > _INSIDE).mean() >= share:
             break
@@ -104,12 +106,12 @@ def paint_artifacts(
         top, left = (int(random.integers(-side // 2, size - side // 2)) for size in (height, width))
         rows, columns = np.arange(top, top + side), np.arange(left, left + side)
         place = np.ix_(mirrored(rows, height), mirrored(columns, width))
-        drawn, covered = painters[kind](spoiled[place], random, light)
+        drawn, covered = painters[kind](linear[place], random, light)
         seen = np.ix_((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
         into = np.s_[max(top, 0) : top + side, max(left, 0) : left + side]
-        spoiled[into] = np.clip(drawn, -min(light, SCALED_LIMIT), SCALED_LIMIT)[seen]
+        linear[into] = np.clip(drawn, -light, brightest)[seen]
         hidden[into] = np.maximum(hidden[into], covered[seen])
-    return Spoiled(spoiled, hidden)
+    return Spoiled((SOFT_LIMIT * np.arcsinh(linear / SOFT_LIMIT)).astype(np.float32), hidden)
 
 
 def _grid(side: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -153,7 +155,7 @@ def _dust(
         path += (side - 1) / 2 - path.mean(axis=1, keepdims=True)
         inside = ((path > side * 0.15) & (path < side * 0.85)).all(axis=0)
         solid[tuple(np.rint(path[:, inside]).astype(int))] = 1
-        solid = (ndimage.distance_transform_edt(solid == 0) < random.uniform(1.5, 4)).astype(float)
+        solid = (ndimage.distance_transform_edt(solid == 0) < random.uniform(1.0, 3.0)).astype(float)
     opacity = random.uniform(0.75, 1.0)
     wavelength_um, pixel_size_um, condenser_na = 0.55, 0.5, 0.12
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side, pixel_size_um)] * 2, indexing="ij"))
@@ -188,7 +190,7 @@ def _smear(
     )[side // 2 : side // 2 + side, side // 2 : side // 2 + side]
     film = turned / turned.std() + 1.2 * _rough(side, side / 16, random)
     y, x = _grid(side)
-    reach = np.hypot(y, x) / (0.36 * side) + 0.3 * _rough(side, side / 10, random)
+    reach = np.hypot(y, x * random.uniform(0.7, 1.0)) / (0.3 * side) + 0.15 * _rough(side, side / 12, random)
     covered = ndimage.gaussian_filter((reach < 1).astype(float), random.uniform(1, 4)) * _window(side)
     slope = np.stack(np.gradient(ndimage.gaussian_filter(film, 1.0)))
     bend_px = random.uniform(2, 6) * slope / np.abs(slope).max()

@@ -165,10 +165,14 @@ def evaluate_app() -> typer.Typer:
         label_scaling: Annotated[
             str,
             typer.Option(
-                help="Scale each stained image by its own percentiles ('image'), or all of a label together "
-                "('all'), where they were taken with one exposure."
+                help="Scale each stained image by its own percentiles ('image'), or together all of a group "
+                "('group', see --split-by) or all of a label ('all'), where they had one exposure."
             ),
         ] = "image",
+        split_by: Annotated[
+            str,
+            typer.Option(help="Placeholder whose values (strains, slides) are the groups, such as 'name'."),
+        ] = "",
         *,
         options: EvaluateOptions,
         progress: ProgressCallback,
@@ -188,7 +192,7 @@ def evaluate_app() -> typer.Typer:
         model = find_model(options.model, task="label")
         if inputs.startswith(ISL_PRESET) and not label:
             label = [item.name for item in model.card.labels]
-        pairs = find_pairs(inputs, label, label_scaling=label_scaling)
+        pairs = find_pairs(inputs, label, split_by=split_by, label_scaling=label_scaling)
         evaluation = evaluate_pairs(pairs, model, options, out=out, progress=progress, cancelled=cancelled)
         batch = evaluation.batch
         if batch.failures and len(pairs) == 1:

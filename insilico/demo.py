@@ -1,4 +1,4 @@
-"""The part of ``lincei demo`` that labels: a real stack when one is at hand, a simulated one otherwise."""
+"""The part of ``lincei demo`` that labels: every shipped model, on real images where they are at hand."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from lincei.report import ColorScale, Figure, Section, Table, color_composite, g
 from sample_data.cells import simulate_cells
 from sample_data.registry import dataset, locate
 
-REAL_MODEL, SIMULATED_MODEL = "motor-neurons", "simulated-cells"
+REAL_MODEL, SIMULATED_MODEL, START_MODEL = "motor-neurons", "simulated-cells", "joint"
 # A seed that the shipped model's training did not use.
 SIMULATED_SEED = 1000
 
 
 @dataclass(frozen=True)
 class DemoField:
-    """What is shown: a stack, its stains, the model for it, and where it comes from."""
+    """What is shown: a stack, its stains, the model for it, where it comes from, and what it is called."""
 
     stack: Image
     truths: dict[str, Image]
     model: Model
     origin: str
     trained_on: bool
+    title: str = "In silico labeling"
 
 
 def run(
@@ -55,18 +56,32 @@ def run(
     list of Section
         For the page.
     """
-    field = real_field(progress, cancelled) or simulated_field()
-    results = label(
-        field.stack, field.model, statistics=("mean", "sd"), progress=progress, cancelled=cancelled
-    )
-    files = [
-        save_image(image, out / f"{field.stack.name}{'' if name == 'mean' else f'.{name}'}.ome.tif").name
-        for name, image in results.items()
-    ]
-    sections = _live_sections(field, results, files)
-    if COVER_FILE in field.model.card.files:
+    sections = []
+    for field in demo_fields(progress, cancelled):
+        results = label(
+            field.stack, field.model, statistics=("mean", "sd"), progress=progress, cancelled=cancelled
+        )
+        files = [
+            save_image(image, out / f"{field.stack.name}{'' if name == 'mean' else f'.{name}'}.ome.tif").name
+            for name, image in results.items()
+        ]
+        sections += _live_sections(field, results, files)
         sections.append(_held_out_section(field.model))
+    sections.append(
+        _held_out_section(
+            find_model(START_MODEL, task="label"),
+            "What `lincei train` starts from when a new label is learned: one network for all sets at hand.",
+        )
+    )
     return sections
+
+
+def demo_fields(progress: ProgressCallback | None, cancelled: CancelCheck | None) -> list[DemoField]:
+    """Return a field for each model; simulated cells stand in where no real stack can be had."""
+    return [
+        real_field(progress, cancelled) or simulated_field(),
+        *filter(None, (bacteria_field(progress, cancelled), single_cells_field(progress, cancelled))),
+    ]
 
 
 def real_field(progress: ProgressCallback | None, cancelled: CancelCheck | None) -> DemoField | None:
@@ -85,6 +100,45 @@ def real_field(progress: ProgressCallback | None, cancelled: CancelCheck | None)
         find_model(REAL_MODEL, task="label"),
         f"Real data: human motor neurons in phase contrast, 13 planes ({source.license}; {source.citation}).",
         trained_on=True,
+    )
+
+
+def bacteria_field(progress: ProgressCallback | None, cancelled: CancelCheck | None) -> DemoField | None:
+    """Return a field of E. coli of the strain that was kept for the test, or None when it cannot be had."""
+    folder = locate("ecoli_phase_yfp", progress=progress, cancelled=cancelled)
+    if folder is None:
+        return None
+    source = dataset("ecoli_phase_yfp")
+    image = open_image(folder / "O3_R22_phase_pos_09.tif", pixel_size_um=0.16, modality="phase contrast")
+    return DemoField(
+        image.with_(name="e_coli"),
+        {"YFP": open_image(folder / "O3_R22_yfp_pos_09.tif")},
+        find_model("ecoli", task="label"),
+        f"Real data: live E. coli of strain R22 in phase contrast ({source.license}; {source.citation}).",
+        trained_on=False,
+        title="Bacteria",
+    )
+
+
+def single_cells_field(progress: ProgressCallback | None, cancelled: CancelCheck | None) -> DemoField | None:
+    """Return some of the flow-cytometry images of Jurkat cells, or None when they cannot be had."""
+    folder = locate("jurkat_flow_cytometry", progress=progress, cancelled=cancelled)
+    if folder is None:
+        return None
+    source = dataset("jurkat_flow_cytometry")
+    region = {"Y": slice(0, 400), "X": slice(0, 600)}
+    light, stain = (
+        open_image(folder / f"S_phase_{channel}_CP0009.tif", modality=modality)
+        for channel, modality in (("Ch3", "bright field"), ("Ch4", "fluorescence"))
+    )
+    return DemoField(
+        light.with_(data=light.read(region), name="jurkat_cells", levels=()),
+        {"DNA": stain.with_(data=stain.read(region), levels=())},
+        find_model("jurkat", task="label"),
+        f"Real data: Jurkat cells in S phase, each 40x40 pixels, from an imaging flow cytometer in bright "
+        f"field ({source.license}; {source.citation}).",
+        trained_on=True,
+        title="Single cells in flow",
     )
 
 
@@ -154,13 +208,13 @@ def _live_sections(field: DemoField, results: dict[str, Image], files: list[str]
         )
     return [
         Section(
-            "In silico labeling",
+            field.title,
             text=(field.origin, f"Model: {field.model.name}. Files: {', '.join(files)}."),
             figures=overview,
             columns=2,
         ),
         Section(
-            "Label by label",
+            f"{field.title}: label by label" if field.title != DemoField.title else "Label by label",
             figures=tuple(figures),
             tables=(Table(("label", "Pearson r here", "mean sd"), tuple(rows)),),
             notes=tuple(notes),
@@ -169,7 +223,7 @@ def _live_sections(field: DemoField, results: dict[str, Image], files: list[str]
     ]
 
 
-def _held_out_section(model: Model) -> Section:
+def _held_out_section(model: Model, text: str = "") -> Section:
     """Show what the training measured on pixels it did not use."""
     import imageio.v3 as iio
 
@@ -180,12 +234,12 @@ def _held_out_section(model: Model) -> Section:
     )
     picture: NDArray[Any] = iio.imread(model.file(COVER_FILE))
     return Section(
-        "Measured where it was not trained",
-        text=(f"Model: {model.name}. Split: {figures['split']}.",),
+        f"Measured where it was not trained: {model.name}",
+        text=(*((text,) if text else ()), f"Model: {model.name}. Split: {figures['split']}."),
         figures=(
             Figure(
                 np.ascontiguousarray(picture[..., :3]),
-                "A part of the test strip: input, truth, prediction, uncertainty and error of each label.",
+                "A part of the test: input, truth, prediction, uncertainty and error of each label.",
             ),
         ),
         tables=(Table(("label", "Pearson r", "NRMSE", "SSIM", "CRPS", "inside the 90 % interval"), rows),),

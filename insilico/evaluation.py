@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import warnings
@@ -14,7 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from insilico.distribution import LogisticMixture, part_names
+from insilico.distribution import part_names
+from insilico.evaluation_examples import (
+    NUCLEI_PX,
+    WHOLE_PX,
+    Example,
+    FoundNuclei,
+    Gallery,
+    Planes,
+    rank,
+    reduced,
+    reduction,
+    worst_window,
+)
+from insilico.evaluation_scores import Curves, Scores, count_curves
 from insilico.label_curve import curved
 from insilico.labeling import label_image, models_for, open_engines
 from insilico.nuclei import (
@@ -45,7 +57,6 @@ Array = NDArray[np.float32]
 DATA_RANGE = 1.0
 # Everything that has a mean over images, in the order in which it is shown.
 METRICS = ("pearson_r", "nrmse", "ssim", "psnr", "crps", "coverage_90", "object_f1", "count_error")
-
 
 
 @dataclass(frozen=True)
@@ -218,9 +229,9 @@ def evaluate(
 
     Notes
     -----
-    The truth is scaled as in training, by the card's percentiles of that same stained image (or, with
-    ``label_scaling="all"``, of all stained images of the label); nothing is fitted to the prediction. Memory
-    grows with the area of an image, by about 40 bytes for each of its pixels and labels.
+    The truth is scaled as in training: by the card's percentiles of that same stained image or, with another
+    ``label_scaling``, of all stained images of the group or label. Nothing is fitted to the prediction.
+    Memory grows with the area of an image: 10,000 x 10,000 pixels need about 12 GB.
     """
     settings = resolve_options(EvaluateOptions, options, overrides)
     found = model if isinstance(model, Model) else find_model(model or settings.model, task="label")
@@ -242,6 +253,10 @@ def evaluate(
             cautions[text] = None
             warnings.warn(text, LinceiWarning, stacklevel=3)
 
+    known = [name for name in map(_name, pairs) if _is_known(found, name)]
+    if known:
+        warn(_known_sentence(known, len(pairs), found))
+
     def job(
         item: tuple[int, TrainingPair | FoundPair],
         /,
@@ -260,11 +275,11 @@ def evaluate(
         ]
         figures = {name: field.figures(scores, i, nuclei[i]) for i, name in enumerate(names)}
         for i, name in enumerate(names):
-            pixels = _curves(scores, field.truth, i)
+            pixels = count_curves(scores, i)
             curves[name] = curves[name] + pixels if name in curves else pixels
             gallery.add(index, name, field.example(scores, i, figures[name], nuclei[i]))
         return ImageFigures(
-            image.name, image.source, image.shape, image.pixel_size_um, figures, _is_known(found, image)
+            image.name, image.source, image.shape, image.pixel_size_um, figures, image.name in known
         )
 
     batch = run_batch(
@@ -274,10 +289,6 @@ def evaluate(
         progress=progress,
         cancelled=cancelled,
     )
-    known = [image.name for image in batch.done if image.known_to_model]
-    if known:
-        warn(_known_sentence(known, len(batch.done), found))
-        cautions = {list(cautions)[-1]: None, **cautions}  # what matters most is read first
     evaluation = Evaluation(
         found,
         tuple(item for item in labels if item.name in curves),
@@ -388,7 +399,7 @@ class _TrueField:
         cls,
         pair: TrainingPair,
         labels: Sequence[Label],
-        together: Mapping[tuple[str, str], IntensityScaling],
+        together: Mapping[tuple[str, ...], IntensityScaling],
         settings: EvaluateOptions,
     ) -> _TrueField:
         """Read and check the stained images of a pair."""
@@ -399,7 +410,7 @@ class _TrueField:
         for i, label in enumerate(own):
             stain = pair.labels[label.name]
             _check_stain(stain, label.name, image)
-            scaling = together.get((pair.set_name, label.name)) or truth_scaling(label, stain)
+            scaling = together.get(_scaled_with(pair, label.name)) or truth_scaling(label, stain)
             full = 0
             top = _highest_gray_value(stain)
             for t in range(image.shape[0]):
@@ -534,8 +545,8 @@ def _checked_labels(
             raise UsageError(
                 f"the model {model.name!r} predicts no label {name!r}",
                 "",
-                f"It predicts: {', '.join(known)}. Call the stained images as the model calls the label, such "
-                f"as --label {known[0]}=PATTERN.",
+                f"It predicts: {', '.join(known)}. Give the stained images the model's name of their label, "
+                f"such as --label {known[0]}=PATTERN.",
             )
     for name in settings.nuclear_labels:
         if name not in names:
@@ -549,20 +560,27 @@ def _checked_labels(
 
 def _common_scalings(
     pairs: Sequence[TrainingPair | FoundPair], labels: Sequence[Label]
-) -> dict[tuple[str, str], IntensityScaling]:
-    """Return the scalings of labels whose stained images are all scaled alike, by set and label."""
-    stains: dict[tuple[str, str], list[Image]] = {}
+) -> dict[tuple[str, ...], IntensityScaling]:
+    """Return the scalings of labels whose stained images are scaled together."""
+    stains: dict[tuple[str, ...], list[Image]] = {}
     for pair in pairs:
-        if pair.label_scaling != "all":
+        if pair.label_scaling == "image":
             continue
         try:
             opened = pair.open() if isinstance(pair, FoundPair) else pair
         except LinceiError:
             continue  # it is listed when its turn comes
         for name, stain in opened.labels.items():
-            stains.setdefault((opened.set_name, name), []).append(stain)
+            stains.setdefault(_scaled_with(opened, name), []).append(stain)
     by_name = {label.name: label for label in labels}
-    return {key: truth_scaling(by_name[key[1]], *images) for key, images in stains.items()}
+    return {key: truth_scaling(by_name[key[0]], *images) for key, images in stains.items()}
+
+
+def _scaled_with(pair: TrainingPair, name: str) -> tuple[str, ...]:
+    """Return what the stained images have in common that are scaled together."""
+    if pair.label_scaling == "image":
+        return ()
+    return (name, pair.set_name, pair.group if pair.label_scaling == "group" else "")
 
 
 def _check_stain(stain: Image, name: str, image: Image) -> None:
@@ -602,27 +620,29 @@ def _is_nuclear(name: str, settings: EvaluateOptions) -> bool:
     return stain_of(name) == stain_of("nuclei")
 
 
-def _is_known(model: Model, image: Image) -> bool:
+def _is_known(model: Model, name: str) -> bool:
     """Tell whether a field of that name, or one of its times, is among the model's."""
     fields = model.card.training.get("field_names", ())
-    return any(name == image.name or name.startswith(f"{image.name} t=") for name in fields)
+    return any(field == name or field.startswith(f"{name} t=") for field in fields)
 
 
 def _known_sentence(names: Sequence[str], count: int, model: Model) -> str:
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    them = "bears the name of an image" if len(names) == 1 else "bear names of images"
-    which = (
-        "After it had been measured it was trained anew on all of them."
+    who = (
+        f"{listed} bears the name of a field"
+        if len(names) == 1
+        else f"{len(names)} of {count} fields ({listed}) bear names of fields"
+    )
+    use = (
+        "After its figures had been measured it was trained anew on all of them."
         if "refit" in model.card.figures
         else f"How they were used: {model.card.training.get('split', 'not stated')}."
     )
     return (
-        f"{len(names)} of {count} evaluated {them} that the model {model.name!r} was made with ({listed}). If "
-        f"they are the same, the figures flatter the model wherever it learned from them. {which}"
+        f"{who} that the model {model.name!r} was made with. If they are the same, the figures flatter the "
+        f"model wherever it learned from them. {use}"
     )
 
 
 def _name(pair: TrainingPair | FoundPair) -> str:
     return pair.input.stem if isinstance(pair, FoundPair) else pair.image.name
-
-

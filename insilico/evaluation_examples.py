@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insilico.nuclei import Labels
+from lincei.image import Image
 
 if TYPE_CHECKING:
     from insilico.evaluation import LabelFigures
@@ -126,6 +127,7 @@ def rank(figures: LabelFigures) -> float:
 
 
 def reduction(image: Image, longest_px: int) -> int:
+    """Return by how much an image is reduced so that no side is longer than ``longest_px``."""
     return max(1, math.ceil(max(image.shape[3:]) / longest_px))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import json
 import math
@@ -17,15 +18,11 @@ import lincei
 from insilico.evaluation import (
     DATA_RANGE,
     METRICS,
-    SD_EDGES,
-    VALUE_EDGES,
-    Curves,
     Evaluation,
-    Example,
-    FoundNuclei,
     LabelFigures,
-    Planes,
 )
+from insilico.evaluation_examples import Example, FoundNuclei, Planes
+from insilico.evaluation_scores import SD_EDGES, VALUE_EDGES, Curves
 from insilico.nuclei import MATCHING_IOU, UNKNOWN_DIAMETER_PX
 from insilico.panels import (
     ERROR_LIMIT,
@@ -152,6 +149,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
     model = evaluation.model
     return {
         "model": {"name": model.name, "hash": model.hash, "version": model.card.created},
+        "labels": [dataclasses.asdict(label) for label in evaluation.labels],
         "lincei_version": lincei.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "engine": evaluation.engine,
@@ -267,7 +265,7 @@ def _summary(evaluation: Evaluation) -> Section:
         notes.append(f"{len(evaluation.cautions) - _MOST_NOTES} more cautions are in {METRICS_FILE}.")
     if failures := evaluation.batch.failures:
         listed = " ".join(failure.sentence() for failure in failures[:_MOST_NOTES])
-        notes.append(f"{_counted(len(failures), 'field')} could not be evaluated: {listed}")
+        notes.append(f"Not evaluated: {_counted(len(failures), 'field')}. {listed}")
     if left := evaluation.batch.not_started:
         notes.append(f"The evaluation was stopped before its end; {_counted(len(left), 'field')} not done.")
     if len(evaluation.images) == 1:
@@ -286,13 +284,14 @@ def _summary(evaluation: Evaluation) -> Section:
 
 
 def _label_sections(evaluation: Evaluation, label: Label, examples: Sequence[Example]) -> list[Section]:
-    """Return a label's curves, its pictures, where it is most wrong, and its nuclei."""
+    """Return a label's curves, its pictures and its nuclei."""
     ranked, worst = evaluation.of(label.name), examples[0]
     ends = [f"{image.name} (r {_r(figures)})" for image, figures in (ranked[0], ranked[-1])]
     order = (
         " The worst field comes first and the best last; between them are fields spread evenly over all, "
         "which nobody selected."
     )
+    rows = [_row(item.whole, label, _title(item), f"r {_r(item.figures)}") for item in examples]
     sections = [
         Section(
             label.name,
@@ -307,19 +306,13 @@ def _label_sections(evaluation: Evaluation, label: Label, examples: Sequence[Exa
             text=(
                 "Teal frame: stained. Purple frame: predicted. Black: predicted less stained; orange where "
                 "light is predicted that is not there, blue where light is missed."
-                + (order if len(examples) > 1 else ""),
+                + (order if len(examples) > 1 else "")
+                + f" The last row is the part of {_title(worst)} where it is most wrong.",
             ),
-            figures=tuple(
-                figure
-                for example in examples
-                for figure in _row(example.whole, label, _title(example), f"r {_r(example.figures)}")
+            figures=(
+                *(figure for row in rows for figure in row),
+                *_row(worst.close, label, _title(worst), "where it is most wrong"),
             ),
-            columns=5,
-        ),
-        Section(
-            f"{label.name}: where it is most wrong",
-            text=(f"The part of {_title(worst)} with the largest errors, every pixel of it.",),
-            figures=_row(worst.close, label, _title(worst), "part"),
             columns=5,
         ),
     ]
@@ -387,7 +380,7 @@ def _nuclei_section(label: Label, shown: Sequence[tuple[Example, FoundNuclei]]) 
             caption = f"{_title(example)}, {kind}: {_counted(count, 'object')}, {unmatched} {lacking}"
             figures.append(Figure(outlined_nuclei(plane, nuclei, frame, other), caption, pixel_size_um=size))
     return Section(
-        f"{label.name}: nuclei",
+        f"{label.name}: objects",
         text=(
             "Objects found by the same simple rule in the stained and in the predicted image. Teal and "
             "purple: the same one in both. Blue: stained and missed. Orange: predicted and not there. Nuclei "
@@ -457,6 +450,7 @@ def _small_print(evaluation: Evaluation) -> Section:
     metrics = _shown_metrics(evaluation)
     scales = [
         f"{label.name} {label.background_percentile or 0:g} and {label.bright_percentile or 100:g}"
+        + ("" if label.curve == "linear" else f" on an {label.curve} curve")
         for label in evaluation.labels
     ]
     saturated = [
@@ -487,9 +481,9 @@ def _small_print(evaluation: Evaluation) -> Section:
         text.append(
             "Nuclei: both images are smoothed by a tenth of a nucleus's diameter "
             f"({evaluation.parameters['nucleus_diameter_um']:g} um, or {UNKNOWN_DIAMETER_PX:g} pixels where "
-            "the pixel size is unknown) and cut at Otsu's threshold; what has a neck is split there, and what "
-            "is smaller than half the diameter is left out. In dense clusters so simple a rule is no good "
-            "judge."
+            "the pixel size is unknown) and cut at Otsu's threshold; what has a neck is split there, and "
+            "what is smaller than half the diameter is left out. In dense clusters so simple a rule is no "
+            "good judge."
         )
     meanings = tuple((_TITLES[metric].removesuffix(" (%)"), _MEANINGS[metric]) for metric in metrics)
     return Section("Small print", text=tuple(text), tables=(Table(("figure", "meaning"), meanings),))
@@ -548,6 +542,12 @@ def error_plot(curves: Curves) -> RGB:
     axes.plot([low, high], [low, high], "--", color="0.5", linewidth=1)
     axes.plot(predicted, found, "o-", color=PREDICTION_FRAME, linewidth=1.5, markersize=4)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    ticks = [
+        tick for power in range(-6, 4) for tick in (10.0**power * np.array([1, 2, 5])) if low < tick < high
+    ]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_ticks([], minor=True)
     return _drawn(figure)
 
 

@@ -123,9 +123,17 @@ class _Part:
         self._scores.take(self._statistic, place, pixels)
 
 
-def _curves(scores: Scores, truth: Array, index: int) -> Curves:
-    """Count the pixels of a label."""
-    true, mean, sd = (array[:, index].ravel() for array in (truth, scores.mean, scores.sd))
+def count_curves(scores: Scores, index: int) -> Curves:
+    """Count the pixels of a label, all of whose tiles were taken.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of an image.
+    index : int
+        Which of its labels.
+    """
+    true, mean, sd = (array[:, index].ravel() for array in (scores.truth, scores.mean, scores.sd))
     bins = len(VALUE_EDGES) - 1
     step = (VALUE_EDGES[-1] - VALUE_EDGES[0]) / bins
     places = [
@@ -137,5 +145,3 @@ def _curves(scores: Scores, truth: Array, index: int) -> Curves:
     weights = (None, sd.astype(np.float64) ** 2, (mean.astype(np.float64) - true) ** 2)
     by_sd = [np.bincount(per_sd, weight, bins).astype(np.float64) for weight in weights]
     return Curves(scores.probability[index], density, *by_sd)
-
-

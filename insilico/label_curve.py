@@ -1,7 +1,7 @@
 """The curve of a label's normalized scale: linear, or compressed where brightness spans several decades.
 
-On either, 0 is the background percentile of a stained image and 1 its bright percentile. The ``asinh`` curve is
-v = asinh(u / s) / asinh(1 / s) of the linear scale u, with s = 0.02: linear close to the background,
+On either, 0 is the background percentile of a stained image and 1 its bright percentile. The ``asinh`` curve
+is v = asinh(u / s) / asinh(1 / s) of the linear scale u, with s = 0.02: linear close to the background and
 logarithmic above it (Lupton, Gunn and Szalay, AJ 118:1406, 1999), so that dim cells count beside bright ones
 whose level transmitted light cannot show.
 """

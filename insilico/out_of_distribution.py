@@ -1,9 +1,9 @@
 """How unlike its training images an image looks to a labeling model: a distance measured on small patches.
 
 A patch, as the network sees it, is described by texture statistics: power, skewness and kurtosis in octave
-bands, its orientation and how the bands change through focus. What the training images' patches and images look
-like is kept as one Gaussian for each training set; the score of an image is its distance from the nearest,
-as a multiple of what held-out images of the same set keep within.
+bands, orientation, and how the bands change through focus. What the images of a training set look like is
+kept as a Gaussian; the score of an image is its distance from the nearest set's, as a multiple of what
+held-out images of that set keep within.
 
 The distance is that of Mahalanobis; for networks' own features it was shown to tell what a network has not
 seen by Lee et al., NeurIPS 31:7167 (2018). Statistics of band-pass images are what tells textures apart for
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import warnings
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,15 +41,14 @@ _LEAST_POWER = 0.02**2
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 # Pieces of the training images (and of what is held out) that are described, and their sides.
-_PIECES, _HELD_OUT_PIECES = 120, 60
+_PIECES, _HELD_OUT_PIECES = 80, 40
 _PIECE_PX = 5 * PATCH_PX // 2
 _PIECE_COUNT = (_PIECE_PX / PATCH_PX) ** 2  # as many patches without overlap
-# One set may be of several kinds of images.
-_MOST_LOOKS = 3
 # Share of an image's patches left out at either end of each statistic.
 _TRIMMED = 0.2
-# The limits are this percentile of held-out pieces and patches.
-_LIMIT_PERCENTILE = 99
+# The limits are this percentile of held-out pieces and patches. What lies farther out than this many times
+# the same percentile of training pieces is unlike them though it was held out.
+_LIMIT_PERCENTILE, _FARTHEST_LIMIT = 99, 2.0
 # Covariances are shrunk towards independence; the look of an image is never known better than of ten patches.
 _SHRINKAGE, _LARGEST_COUNT = 0.05, 10.0
 _LEAST_SD = 0.05
@@ -136,11 +135,6 @@ class Look:
         lower = self._lower(count)
         whitened = linalg.solve_triangular(lower, (described - self.mean).T, lower=True)
         return np.sqrt(np.mean(whitened**2, axis=0))
-
-    def surprise(self, described: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return minus the log density of pieces of images, less a constant; shape (n,)."""
-        determinant = np.log(np.diag(self._lower(_PIECE_COUNT))).sum()
-        return len(self.mean) / 2 * self.distance(described, _PIECE_COUNT) ** 2 + determinant
 
     def _lower(self, count: float) -> NDArray[np.float64]:
         """Return the Cholesky factor of the covariance of means of ``count`` patches."""
@@ -273,66 +267,35 @@ def fit_reference(
     """
     return Reference(
         tuple(
-            look
+            _look(name, stacks, held_out.get(name) or stacks, np.random.default_rng([seed, number]))
             for number, (name, stacks) in enumerate(stacks_by_set.items())
-            for look in _looks(
-                name, stacks, held_out.get(name) or stacks, np.random.default_rng([seed, number])
-            )
         )
     )
 
 
-def _looks(
-    name: str, stacks: Sequence[Array], held_out: Sequence[Array], random: np.random.Generator
-) -> list[Look]:
-    """Return as many looks as describe the held-out images best: a set may be of two kinds of images."""
+def _look(name: str, stacks: Sequence[Array], held_out: Sequence[Array], random: np.random.Generator) -> Look:
     pieces = [descriptors(_patches(piece)) for piece in _pieces(stacks, _PIECES, random)]
     others = [descriptors(_patches(piece)) for piece in _pieces(held_out, _HELD_OUT_PIECES, random)]
-    means, held_means = (np.stack([_typical(piece) for piece in drawn]) for drawn in (pieces, others))
-    sd = np.maximum(np.concatenate(pieces).std(axis=0), _LEAST_SD)
-    best: list[Look] = []
-    least = np.inf
-    for count in range(1, _MOST_LOOKS + 1):
-        kinds = _kinds(means / sd, count, random)
-        if np.bincount(kinds, minlength=count).min() < _PIECES // 6:
-            break
-        looks = [
-            _fitted(name, [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == number], sd)
-            for number in range(count)
-        ]
-        surprise = float(np.mean(np.min([look.surprise(held_means) for look in looks], axis=0)))
-        if surprise < least:
-            best, least = looks, surprise
-    limits = []
-    for whole, patches in ((means, pieces), (held_means, others)):
-        distances = (
-            np.min([look.distance(whole, _PIECE_COUNT) for look in best], axis=0),
-            np.min([look.distance(np.concatenate(patches), 1) for look in best], axis=0),
-        )
-        limits.append([float(np.percentile(values, _LIMIT_PERCENTILE)) for values in distances])
-    image_limit, patch_limit = (round(max(pair), 4) for pair in zip(*limits, strict=True))
-    return [dataclasses.replace(look, image_limit=image_limit, patch_limit=patch_limit) for look in best]
-
-
-def _kinds(means: NDArray[np.floating], count: int, random: np.random.Generator) -> NDArray[np.integer]:
-    """Group the looks of pieces by k-means."""
-    from scipy.cluster.vq import kmeans2
-
-    if count == 1:
-        return np.zeros(len(means), int)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an empty group is refused by the caller
-        return np.asarray(kmeans2(means, count, minit="++", rng=random)[1])
-
-
-def _fitted(name: str, pieces: Sequence[NDArray[np.floating]], sd: NDArray[np.floating]) -> Look:
-    """Fit the Gaussians of one look."""
-    every, means = np.concatenate(pieces), np.stack([_typical(piece) for piece in pieces])
-    mean = means.mean(axis=0)
+    means, held_out_means = (np.stack([_typical(piece) for piece in drawn]) for drawn in (pieces, others))
+    patches, held_out_patches = np.concatenate(pieces), np.concatenate(others)
+    mean, sd = means.mean(axis=0), np.maximum(patches.std(axis=0), _LEAST_SD)
     of_images, of_patches = (
-        (_shrunk((values - mean) / sd) * np.outer(sd, sd)).astype(np.float32) for values in (means, every)
+        (_shrunk((values - mean) / sd) * np.outer(sd, sd)).astype(np.float32) for values in (means, patches)
     )
-    return Look(name, mean.astype(np.float32), of_images, of_patches, 1.0, 1.0)
+    look = Look(name, mean.astype(np.float32), of_images, of_patches, 1.0, 1.0)
+
+    def limit(seen: NDArray[np.floating], held_out: NDArray[np.floating], count: float) -> float:
+        known, unknown = (
+            float(np.percentile(look.distance(values, count), _LIMIT_PERCENTILE))
+            for values in (seen, held_out)
+        )
+        return round(float(np.clip(unknown, known, _FARTHEST_LIMIT * known)), 4)
+
+    return dataclasses.replace(
+        look,
+        image_limit=limit(means, held_out_means, _PIECE_COUNT),
+        patch_limit=limit(patches, held_out_patches, 1),
+    )
 
 
 def _typical(described: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -383,8 +346,8 @@ def _focus(planes: int, random: np.random.Generator) -> Array:
         stretch, shift = np.exp(random.normal() * 0.1), random.normal() * 0.5
         return interpolation_weights(middle + (np.arange(planes) - middle) * stretch + shift, planes)
     fewer = int(random.integers(1, planes))
-    ends = np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
-    taken = interpolation_weights(np.linspace(*ends, fewer), planes)
+    first, last = np.sort(random.uniform(0, planes - 1, 2)) if fewer > 1 else [middle + random.normal()] * 2
+    taken = interpolation_weights(np.linspace(first, last, fewer), planes)
     weights = interpolation_weights(np.linspace(0, fewer - 1, planes), fewer) @ taken
     return np.asarray(weights, np.float32)
 
@@ -438,9 +401,16 @@ def planes_described(planes: int) -> list[int]:
 
 
 def _names() -> tuple[str, ...]:
-    by_band = ("power", "power out of focus", "correlation through focus", "skewness", "kurtosis", "coherence")
+    of_bands = (
+        "power",
+        "power out of focus",
+        "correlation through focus",
+        "skewness",
+        "kurtosis",
+        "coherence",
+    )
     return (
-        *(f"{name} {band}" for band in range(BANDS) for name in by_band),
+        *(f"{name} {band}" for band in range(BANDS) for name in of_bands),
         *(f"shading {band}" for band in range(3)),
         "power of the rest",
         "mean",
@@ -480,7 +450,9 @@ def descriptors(patches: Sequence[Array]) -> NDArray[np.float64]:
         sd = np.sqrt(power + _LEAST_POWER)
         columns.append(np.log2(power + _LEAST_POWER))
         columns.append(np.log2(squared[:, outer].mean(axis=1) + _LEAST_POWER) - columns[-1])
-        columns.append(np.mean([_correlation(detail[:, plane], detail[:, middle]) for plane in outer], axis=0))
+        columns.append(
+            np.mean([_correlation(detail[:, plane], detail[:, middle]) for plane in outer], axis=0)
+        )
         columns.append(np.arcsinh(np.mean(detail[:, middle] ** 3, axis=(-2, -1)) / sd**3))
         columns.append(np.log2(np.mean(detail[:, middle] ** 4, axis=(-2, -1)) / sd**4 + 0.5))
         along_y, along_x = np.gradient(level[:, middle], axis=(-2, -1))
@@ -530,11 +502,14 @@ def _noise_alone(described: NDArray[np.floating]) -> NDArray[np.bool_]:
     The finest band is left out: interpolation and compression take noise away there.
     """
     named = dict(zip(DESCRIPTORS, described.T, strict=True))
-    power = [named[f"power {band}"] for band in (1, 2, 3)]
+    powers = [named[f"power {band}"] for band in (1, 2, 3)]
     normal = np.log2(3.5)
     return np.all(
         [
-            *(np.abs(b - a - _EMPTY_SLOPE) < _EMPTY_TOLERANCE for a, b in zip(power, power[1:], strict=False)),
+            *(
+                np.abs(coarser - finer - _EMPTY_SLOPE) < _EMPTY_TOLERANCE
+                for finer, coarser in itertools.pairwise(powers)
+            ),
             *(np.abs(named[f"kurtosis {band}"] - normal) < _EMPTY_TOLERANCE for band in (1, 2)),
             *(np.abs(named[f"skewness {band}"]) < _EMPTY_TOLERANCE for band in (1, 2)),
         ],

@@ -37,7 +37,9 @@ class TrainingPair:
     use : {"", "tune", "test"}
         What it is kept for; left to the split where empty.
     set_name : str
-        The set it is from; sets are trained on equally often however large they are.
+        The set it is from; sets are trained on equally often, however large they are.
+    share : float
+        How often its set is trained on beside one of share 1.
     label_scaling : {"image", "group", "all"}
         Whether each stained image is scaled by its own percentiles, or all of a label and group (or set)
         together.
@@ -52,6 +54,7 @@ class TrainingPair:
     set_name: str = ""
     label_scaling: str = "image"
     label_curve: str = "linear"
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,26 @@ class FoundPair:
         Of the transmitted-light image.
     labels : mapping of str to InputGroup
         Of the stained images, by the label's name.
+    group : str
+        As in `TrainingPair`.
     label_scaling : {"image", "group", "all"}
         As in `TrainingPair`.
     """
 
     input: InputGroup
     labels: Mapping[str, InputGroup]
+    group: str = ""
     label_scaling: str = "image"
 
     def open(self) -> TrainingPair:
         """Open the images; their pixels are read when they are asked for."""
         labels = {name: group.open() for name, group in self.labels.items()}
-        return TrainingPair(self.input.open(), labels, label_scaling=self.label_scaling)
+        return TrainingPair(self.input.open(), labels, self.group, label_scaling=self.label_scaling)
 
 
-def find_pairs(inputs: str, labels: Sequence[str], *, label_scaling: str = "image") -> list[FoundPair]:
+def find_pairs(
+    inputs: str, labels: Sequence[str], *, split_by: str = "", label_scaling: str = "image"
+) -> list[FoundPair]:
     """Find the images that belong together and say what did not pair; arguments and errors as `open_pairs`.
 
     Returns
@@ -91,7 +99,19 @@ def find_pairs(inputs: str, labels: Sequence[str], *, label_scaling: str = "imag
             f"--label-scaling is {label_scaling!r}", "", f"Choose from: {', '.join(LABEL_SCALINGS)}."
         )
     found = _isl_pairs(inputs, labels) if inputs.startswith(ISL_PRESET) else _pattern_pairs(inputs, labels)
-    return [dataclasses.replace(item, label_scaling=label_scaling) for item in found]
+    if split_by and not all(split_by in item.input.captures for item in found):
+        there = sorted({name for item in found for name in item.input.captures if not name.startswith("*")})
+        raise UsageError(
+            f"the input's pattern has no placeholder {{{split_by}}} to split by",
+            "",
+            f"There are: {', '.join(there)}." if there else "Write {name} where the strain or slide stands.",
+        )
+    return [
+        dataclasses.replace(
+            item, group=item.input.captures[split_by] if split_by else "", label_scaling=label_scaling
+        )
+        for item in found
+    ]
 
 
 def open_pairs(
@@ -131,8 +151,8 @@ def open_pairs(
     """
     if label_curve not in CURVES:
         raise UsageError(f"--label-curve is {label_curve!r}", "", f"Choose from: {', '.join(CURVES)}.")
-    found = find_pairs(inputs, labels, label_scaling=label_scaling)
-    pairs = _grouped(found, split_by, {"tune": tune_on, "test": test_on})
+    found = find_pairs(inputs, labels, split_by=split_by, label_scaling=label_scaling)
+    pairs = _opened(found, {"tune": tune_on, "test": test_on})
     return [dataclasses.replace(item, label_curve=label_curve) for item in pairs]
 
 
@@ -141,10 +161,10 @@ def open_sets(path: str | Path) -> list[TrainingPair]:
 
     Each ``[[set]]`` has a ``name``, an ``input`` pattern, a table ``label`` of names and patterns, and may
     state ``modality``, ``pixel_size_um``, ``z_step_um``, ``split_by``, ``tune_on``, ``test_on``,
-    ``label_scaling`` (``"image"``, ``"group"`` or ``"all"``) and ``label_curve`` (``"linear"`` or
-    ``"asinh"``). Variables such as ``$LINCEI_DATA`` in patterns are filled
-    in; a relative pattern starts in the folder of the file. A label that a set lacks is left out of what is
-    learned there.
+    ``label_scaling`` (``"image"``, ``"group"`` or ``"all"``), ``label_curve`` (``"linear"`` or
+    ``"asinh"``) and ``share`` (how often it is trained on beside a set of share 1). Variables such as
+    ``$LINCEI_DATA`` in patterns are filled in; a relative pattern starts in the folder of the file. A label
+    that a set lacks is left out of what is learned there.
 
     Raises
     ------
@@ -191,6 +211,7 @@ _SET_KEYS: dict[str, type | tuple[type, ...]] = {
     "test_on": list,
     "label_scaling": str,
     "label_curve": str,
+    "share": (int, float),
 }
 
 
@@ -203,6 +224,8 @@ def _checked_set(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise LinceiError(f"there is no entry {key!r}", where, f"Choose from: {', '.join(_SET_KEYS)}.")
         if not isinstance(value, _SET_KEYS[key]):
             raise LinceiError(f"the entry {key!r} is {value!r}", where, "Correct it; see docs/train.md.")
+    if not entry.get("share", 1) > 0:
+        raise LinceiError(f"share is {entry['share']!r}", where, "Give a number above 0.")
     for key, allowed in (
         ("modality", MODALITIES),
         ("label_scaling", LABEL_SCALINGS),
@@ -239,30 +262,21 @@ def _pairs_of_set(entry: Mapping[str, Any], folder: Path, where: str) -> list[Tr
             item,
             image=item.image.with_(**stated) if stated else item.image,
             set_name=entry["name"],
+            share=float(entry.get("share", 1)),
         )
         for item in pairs
     ]
 
 
-def _grouped(
-    found: Sequence[FoundPair], split_by: str, kept: Mapping[str, Sequence[str]]
-) -> list[TrainingPair]:
-    """Put pairs into groups, and those aside that are named to tune or to test on."""
-    if split_by and not all(split_by in item.input.captures for item in found):
-        there = sorted({name for item in found for name in item.input.captures if not name.startswith("*")})
-        raise UsageError(
-            f"the input's pattern has no placeholder {{{split_by}}} to split by",
-            "",
-            f"There are: {', '.join(there)}." if there else "Write {name} where the strain or slide stands.",
-        )
+def _opened(found: Sequence[FoundPair], kept: Mapping[str, Sequence[str]]) -> list[TrainingPair]:
+    """Open pairs, and put those aside that are named to tune or to test on."""
     uses = {value: use for use, values in kept.items() for value in values}
     pairs = []
     used: set[str] = set()
     for item in found:
-        group = item.input.captures[split_by] if split_by else ""
-        named = [name for name in (group, item.input.stem) if name in uses]
+        named = [name for name in (item.group, item.input.stem) if name in uses]
         used.update(named)
-        pairs.append(dataclasses.replace(item.open(), group=group, use=uses[named[0]] if named else ""))
+        pairs.append(dataclasses.replace(item.open(), use=uses[named[0]] if named else ""))
     for value in uses:
         if value not in used:
             there = sorted({pair.group or pair.image.name for pair in pairs})

@@ -26,7 +26,7 @@ ERROR_LIMIT = 0.5
 
 _CELL_HEIGHT_PX = 160
 _MARGIN_PX, _TEXT_PX = 4, 13
-_FRAME_SHARE = 0.015
+_FRAME_SHARE, _WIDEST_FRAME_PX = 0.015, 8
 
 
 def label_panel(plane: Array, color: str) -> RGB:
@@ -36,7 +36,7 @@ def label_panel(plane: Array, color: str) -> RGB:
 
 def framed(picture: RGB, color: str) -> RGB:
     """Return a picture with a frame of ``color`` ("#RRGGBB") around it."""
-    width = max(3, round(_FRAME_SHARE * max(picture.shape[:2])))
+    width = min(max(3, round(_FRAME_SHARE * max(picture.shape[:2]))), _WIDEST_FRAME_PX)
     height_px, width_px = (side + 2 * width for side in picture.shape[:2])
     result = np.empty((height_px, width_px, 3), np.uint8)
     result[:] = np.frombuffer(bytes.fromhex(color.removeprefix("#")), np.uint8)

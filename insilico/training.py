@@ -69,7 +69,7 @@ class Field:
         Shape (Y, X, labels), float32, on the labels' normalized scale; NaN where it is not known.
     weights : ndarray, optional
         From the stack's planes to the network's, shape (network planes, planes); as they are when left out.
-    group, use, set_name
+    group, use, set_name, share
         As in `insilico.pair_files.TrainingPair`.
     """
 
@@ -80,6 +80,7 @@ class Field:
     group: str = ""
     use: str = ""
     set_name: str = ""
+    share: float = 1.0
 
     def seen(self, stack: Array) -> Array:
         """Return a part of the stack with the network's number of planes."""
@@ -655,7 +656,8 @@ def _batches(
     chances = np.array([part.truth.shape[0] * part.truth.shape[1] for part in parts], float)
     names = np.array([part.field.set_name for part in parts])
     for name in np.unique(names):
-        chances[names == name] /= chances[names == name].sum()
+        of_set = names == name
+        chances[of_set] *= parts[int(np.argmax(of_set))].field.share / chances[of_set].sum()
     chances /= chances.sum()
     augmentation = Augmentation(rotate=settings.rotate)
 
@@ -796,7 +798,7 @@ def _fields(
             )
         name = image.name if image.shape[0] == 1 else f"{image.name} t={t}"
         seen = np.ascontiguousarray(seen, np.float32)
-        fields.append(Field(name, seen, truth, spreading, pair.group, pair.use, pair.set_name))
+        fields.append(Field(name, seen, truth, spreading, pair.group, pair.use, pair.set_name, pair.share))
     return fields
 
 

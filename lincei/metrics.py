@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
+# Of the structural similarity: side of its windows, and rows of windows that are computed at a time.
+_WINDOW_PX, _BAND_PX = 7, 512
+
 
 def pearson_r(prediction: Array, truth: Array) -> float:
     """Pearson correlation coefficient over all pixels; NaN when either is constant.
@@ -54,13 +57,16 @@ def ssim(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
     """
     from skimage.metrics import structural_similarity
 
-    if min(prediction.shape) < 7:
+    if min(prediction.shape) < _WINDOW_PX:
         return float("nan")
-    return float(
-        structural_similarity(
-            np.asarray(prediction, np.float64), np.asarray(truth, np.float64), data_range=data_range
-        )
-    )
+    total, windows = 0.0, prediction.shape[0] - _WINDOW_PX + 1
+    # In bands: of a large plane, a dozen intermediate arrays in double precision would fill the memory.
+    for first in range(0, windows, _BAND_PX):
+        count = min(_BAND_PX, windows - first)
+        band = slice(first, first + count + _WINDOW_PX - 1)
+        planes = (np.asarray(plane[band], np.float64) for plane in (prediction, truth))
+        total += count * float(structural_similarity(*planes, data_range=data_range, win_size=_WINDOW_PX))
+    return total / windows
 
 
 def coverage(low: Array, high: Array, truth: Array) -> float:

@@ -69,6 +69,7 @@ def test_sets_are_opened_each_with_its_own_labels(folder, tmp_path, monkeypatch)
         name = "bodies"
         input = "$HERE/stack_{well}.ome.tif"
         label_scaling = "all"
+        share = 0.5
         [set.label]
         body = "$HERE/cytoplasm_{well}.ome.tif"
         """,
@@ -80,6 +81,7 @@ def test_sets_are_opened_each_with_its_own_labels(folder, tmp_path, monkeypatch)
     assert pairs[0].image.modality == "DIC"
     assert pairs[0].image.pixel_size_um == 0.2
     assert (pairs[0].label_scaling, pairs[4].label_scaling) == ("image", "all")
+    assert (pairs[0].share, pairs[4].share) == (1, 0.5)
 
 
 def test_a_relative_pattern_starts_beside_the_file(folder):
@@ -99,6 +101,8 @@ def test_a_relative_pattern_starts_beside_the_file(folder):
         ('[[set]]\nname = "a"\ninput = "x"\nlabel = {}\nlens = 4\n', "there is no entry 'lens'"),
         ('[[set]]\nname = "a"\ninput = 4\nlabel = {}\n', "the entry 'input' is 4"),
         ('[[set]]\nname = "a"\ninput = "x"\nlabel = {}\nmodality = "x-ray"\n', "modality is 'x-ray'"),
+        ('[[set]]\nname = "a"\ninput = "x"\nlabel = {}\nlabel_curve = "log"\n', "label_curve is 'log'"),
+        ('[[set]]\nname = "a"\ninput = "x"\nlabel = {}\nshare = 0\n', "share is 0"),
         ('[[set]]\nname = "a"\ninput = "$NOT_SET_HERE/x"\nlabel = {a = "b"}\n', "the variable in"),
     ],
 )

@@ -268,3 +268,81 @@ def test_an_ome_zarr_is_not_replaced_by_what_is_made_from_it(tmp_path: Path) -> 
     with pytest.raises(LinceiError, match="would be replaced by what is made from it"):
         create_ome_zarr(path, image)
     np.testing.assert_array_equal(image.read(), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "chunks"),
+    [
+        (None, (512, 512)),
+        ((1008, 656), (504, 328)),
+        ((1100, 700), (512, 512)),  # a single piece shares its chunks with none
+        ((2048, 64), (512, 64)),
+        ((1024, 368), (512, 368)),
+    ],
+)
+def test_no_two_pieces_share_a_chunk(
+    tmp_path: Path, pieces: tuple[int, int] | None, chunks: tuple[int, int]
+) -> None:
+    spec = ArraySpec((1, 2, 1, 1100, 700), np.float32, pieces)
+    writer = create_ome_zarr(tmp_path / "a.ome.zarr", Image(spec))
+    assert writer.array.chunks == (1, 1, 1, *chunks)
+    writer.array[...] = 1
+    writer.finish()
+    yaozarrs.validate_zarr_store(tmp_path / "a.ome.zarr")
+    image = open_image(tmp_path / "a.ome.zarr")
+    assert [level.shape[3:] for level in image.levels] == [(550, 350), (275, 175)]
+    assert all((level.read() == 1).all() for level in image.levels)
+
+
+def test_a_pyramid_does_not_depend_on_the_chunks(tmp_path: Path) -> None:
+    pixels = RNG.random((1, 1, 1, 1301, 1100), np.float32)
+    levels = []
+    for name, pieces in (("a", None), ("b", (400, 336))):
+        template = Image(ArraySpec((1, 1, 1, 1301, 1100), np.float32, pieces))
+        with create_ome_zarr(tmp_path / f"{name}.ome.zarr", template) as writer:
+            writer.array[...] = pixels
+        levels.append(open_image(tmp_path / f"{name}.ome.zarr").levels)
+    for one, other in zip(*levels, strict=True):
+        np.testing.assert_array_equal(one.read(), other.read())
+
+
+def test_a_folder_that_was_given_is_gone_on_with_and_stays_when_anything_fails(
+    tmp_path: Path, template: Image
+) -> None:
+    pixels = RNG.random((1, 2, 1, 1100, 700), np.float32)
+    path, folder = tmp_path / "a.ome.zarr", tmp_path / "making"
+
+    def stopped(top: int) -> None:
+        with create_ome_zarr(path, template, folder=folder) as writer:
+            writer.array[:, :, :, top : top + 512] = pixels[:, :, :, top : top + 512]
+            raise CancelledError
+
+    for top in (0, 512):
+        with pytest.raises(CancelledError):
+            stopped(top)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["making"]
+    # What a kill may leave: a chunk that was being written, a pyramid that was not finished.
+    (folder / "0" / "c" / "0" / "0" / "0" / "0" / "1.0123abcd.partial").write_bytes(b"half")
+    (folder / "1").mkdir()
+    writer = create_ome_zarr(path, template, folder=folder)
+    writer.array[:, :, :, 1024:] = pixels[:, :, :, 1024:]
+    writer.finish()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
+    np.testing.assert_array_equal(open_image(path).read(), pixels)
+    assert not list(path.rglob("*.partial"))
+    with create_ome_zarr(tmp_path / "b.ome.zarr", template) as undisturbed:
+        undisturbed.array[...] = pixels
+    files = [
+        {file.relative_to(made): file.read_bytes() for file in made.rglob("*") if file.is_file()}
+        for made in (path, tmp_path / "b.ome.zarr")
+    ]
+    assert files[0] == files[1]
+
+
+def test_completed_it_waits_for_its_place(tmp_path: Path, template: Image) -> None:
+    folder = tmp_path / "making"
+    writer = create_ome_zarr(tmp_path / "a.ome.zarr", template, folder=folder)
+    writer.array[...] = 1
+    writer.complete()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["making"]
+    assert len(open_image(folder).levels) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -252,3 +254,64 @@ class TestRunning:
             range(4), lambda i: i, lambda i, _: i, lambda *_: None, stage="labeling", progress=reports.append
         )
         assert [(r.stage, r.done, r.total) for r in reports] == [("labeling", n, 4) for n in range(1, 5)]
+
+    @pytest.mark.parametrize("ahead", [2, 3])
+    def test_several_items_are_read_at_the_same_time(self, ahead: int):
+        together = threading.Barrier(ahead, timeout=20)
+        written: list[int] = []
+
+        def read(item: int) -> int:
+            together.wait()  # broken, and an error, unless as many threads come here
+            return item
+
+        def write(item: int, result: int) -> None:
+            written.append(result)
+
+        items = range(4 * ahead)
+        run_tiles(items, read, lambda item, pixels: pixels, write, stage="labeling", ahead=ahead)
+        assert written == list(items), "and computed and written in their order all the same"
+
+    def test_no_more_items_are_read_ahead_than_was_asked_for(self):
+        lock = threading.Lock()
+        counts = {"read": 0, "computed": 0}
+        most = [0]
+
+        def read(item: int) -> None:
+            with lock:
+                counts["read"] += 1
+
+        def compute(item: int, _: None) -> None:
+            with lock:
+                most[0] = max(most[0], counts["read"] - counts["computed"])
+                counts["computed"] += 1
+
+        run_tiles(range(50), read, compute, lambda *_: None, stage="labeling", ahead=3)
+        assert counts == {"read": 50, "computed": 50}
+        assert most[0] <= 1 + 3, "the one that is computed, and three"
+
+    @pytest.mark.parametrize("number", [0, 3, 9])
+    def test_an_error_of_one_of_several_readers_comes_in_its_turn(self, number: int):
+        done: list[int] = []
+        with pytest.raises(StepError, match=f"item {number}"):
+            run_tiles(
+                range(10),
+                raising_at(number),
+                lambda item, _: item,
+                lambda item, _: done.append(item),
+                stage="labeling",
+                ahead=4,
+            )
+        assert done == list(range(number))
+
+    @pytest.mark.parametrize(
+        ("slow", "figure"),
+        [("read", "waiting_to_read_s"), ("compute", "computing_s"), ("write", "waiting_to_write_s")],
+    )
+    def test_it_tells_what_was_waited_for(self, slow: str, figure: str):
+        def step(name: str) -> Callable[..., None]:
+            return lambda *_: time.sleep(0.03 if name == slow else 0)
+
+        times = run_tiles(range(10), step("read"), step("compute"), step("write"), stage="labeling")
+        told = dataclasses.asdict(times)
+        assert max(told, key=lambda name: told[name]) == figure
+        assert told[figure] >= 0.2
