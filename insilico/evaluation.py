@@ -127,6 +127,8 @@ class ImageFigures:
         By label.
     known_to_model : bool
         Whether an image of its name is among those that the model was made with.
+    out_of_distribution : mapping, optional
+        How unlike the model's training images it is, as labeling found it; None where the model cannot tell.
     """
 
     name: str
@@ -135,6 +137,7 @@ class ImageFigures:
     pixel_size_um: float | None
     labels: Mapping[str, LabelFigures]
     known_to_model: bool
+    out_of_distribution: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,7 @@ def evaluate(
         index, pair = item
         opened = pair.open() if isinstance(pair, FoundPair) else pair
         field = _TrueField.read(opened, labels, together, settings)
-        scores = field.scores(found, settings, warn, progress, cancelled)
+        scores, unlike = field.scores(found, settings, warn, progress, cancelled)
         image, names = field.image, [item.name for item in field.labels]
         nuclei = [
             field.nuclei(scores.mean[:, i], i, settings) if _is_nuclear(name, settings) else None
@@ -279,7 +282,13 @@ def evaluate(
             curves[name] = curves[name] + pixels if name in curves else pixels
             gallery.add(index, name, field.example(scores, i, figures[name], nuclei[i]))
         return ImageFigures(
-            image.name, image.source, image.shape, image.pixel_size_um, figures, image.name in known
+            name=image.name,
+            source=image.source,
+            shape=image.shape,
+            pixel_size_um=image.pixel_size_um,
+            labels=figures,
+            known_to_model=image.name in known,
+            out_of_distribution=unlike,
         )
 
     batch = run_batch(
@@ -446,20 +455,20 @@ class _TrueField:
         warn: Callable[[str], None],
         progress: ProgressCallback | None,
         cancelled: CancelCheck | None,
-    ) -> Scores:
-        """Run the model and compare its distributions with the truth, tile by tile."""
+    ) -> tuple[Scores, Mapping[str, Any] | None]:
+        """Run the model, compare its distributions with the truth, and say how unlike the image is."""
         scores = Scores(self.truth)
-        options = _labeling_options(settings, model, self.labels)
-        label_image(
+        result = label_image(
             self.image,
             [model],
-            options,
+            _labeling_options(settings, model, self.labels),
             store=scores.store,
             progress=progress,
             cancelled=cancelled,
             warn=warn,
         )
-        return scores
+        provenance = result["mean"].provenance or {}
+        return scores, provenance["models"][0].get("out_of_distribution")
 
     def nuclei(self, mean: Array, index: int, settings: EvaluateOptions) -> _Nuclei:
         """Find and match the nuclei of a label."""

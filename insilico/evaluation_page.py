@@ -163,6 +163,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
                 "shape_tczyx": list(image.shape),
                 "pixel_size_um": image.pixel_size_um,
                 "known_to_model": image.known_to_model,
+                "out_of_distribution": image.out_of_distribution,
                 "labels": {name: _figures_json(figures) for name, figures in image.labels.items()},
             }
             for image in evaluation.images

@@ -16,7 +16,7 @@ import lincei
 from insilico.labeling import PieceKey
 from insilico.options import LabelOptions
 from lincei.engine import Engine
-from lincei.errors import LinceiError
+from lincei.errors import CancelledError, LinceiError
 from lincei.image import put_in_place, remove, writable_errors
 from lincei.model import Model
 
@@ -127,8 +127,15 @@ class LabelJournal:
 
     def holds(self, piece: PieceKey, checksum: Callable[[], int]) -> bool:
         """Tell whether a piece is written and reads back as it was; see `insilico.labeling.Record`."""
-        # A power failure can take away what the journal, a smaller file, still knows of.
-        return piece in self._written and self._written[piece] == checksum()
+        if piece not in self._written:
+            return False
+        # A power failure can take away or spoil what the journal, a smaller file, still knows of.
+        try:
+            return self._written[piece] == checksum()
+        except CancelledError:
+            raise
+        except Exception:  # each way of reading back has its own for pixels that are damaged
+            return False
 
     def add(self, piece: PieceKey, checksum: int) -> None:
         """Take note of a piece that is written; see `insilico.labeling.Record`."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import lincei
 from insilico.distribution import KIND, LogisticMixture
 from insilico.options import STATISTICS, LabelOptions
+from insilico.out_of_distribution import OutOfDistribution, in_words, reference_of, score_image
 from insilico.transmitted_light import check_modality, transmitted_channel
 from insilico.z_planes import DRIFT_WARNING_PX, drift_px, network_planes, plane_weights
 from lincei.doctor import usable_cores
@@ -310,6 +311,11 @@ def label_image(
     if assumed:
         warn(assumed)
     plans = _plans(image, channel, scaling, models, settings)
+    unlike = [_out_of_distribution(plan) for plan in plans]
+    for plan, found in zip(plans, unlike, strict=True):
+        sentence = in_words(found, image.name, plan.model.name) if found else ""
+        if sentence:
+            warn(sentence)
     template = _template(image, plans)
     engines = open_engines(models, settings)
     provenance = {
@@ -322,8 +328,9 @@ def label_image(
                 "version": plan.model.card.created,
                 "hash": plan.model.hash,
                 "labels": [plan.model.card.labels[i].name for i in plan.chosen],
+                "out_of_distribution": found.to_json() if found else None,
             }
-            for plan in plans
+            for plan, found in zip(plans, unlike, strict=True)
         ],
         # A model may have been given as an object: what was used is named, not what was not asked for.
         # Whether it took two runs is no part of what it is.
@@ -518,6 +525,12 @@ def _plans(
         )
         first += len(chosen)
     return plans
+
+
+def _out_of_distribution(plan: Plan) -> OutOfDistribution | None:
+    """Score the image against what the model was trained on, where the model knows that."""
+    reference = reference_of(plan.model.card)
+    return None if reference is None else score_image(reference, plan.image, plan.scaling, plan.weights)
 
 
 def _places(image: Image, models: Sequence[Model], settings: LabelOptions) -> list[Tile]:

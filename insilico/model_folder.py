@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from insilico.artifacts import artifacts_in_words
 from insilico.distribution import DISCRETE_STEP, KIND
 from insilico.label_curve import SOFTNESS
 from insilico.options import TrainOptions
@@ -40,6 +41,7 @@ def write_labeling_model(
     pixel_size_um: float | None,
     z_step_um: float | None,
     training: Mapping[str, Any],
+    out_of_distribution: Mapping[str, Any] | None = None,
     curves: Mapping[str, str] | None = None,
     cover: bytes | None = None,
 ) -> Model:
@@ -65,6 +67,8 @@ def write_labeling_model(
         What the network works at.
     training : mapping
         How it was trained, for the card.
+    out_of_distribution : mapping, optional
+        What the training images look like, from `insilico.out_of_distribution.fit_reference`.
     curves : mapping of str to str, optional
         The curve of a label's scale, where it is not linear.
     cover : bytes, optional
@@ -130,6 +134,7 @@ def write_labeling_model(
             "method": "widening about the mean by one factor per label, lowest CRPS on tune",
             "spread": dict(zip(labels, (round(s, 4) for s in config.spread), strict=True)),
         },
+        out_of_distribution=out_of_distribution or {},
         settings={"other_modalities": list(modalities[1:])} if len(modalities) > 1 else {},
         training=training,
         figures=figures,
@@ -243,11 +248,13 @@ def card_in_words(
         f"Split: {figures['split']}.",
         *(["", figures["refit"]] if "refit" in figures else []),
         *_planes_in_words(figures.get("pearson_r_by_planes", {}), list(labels)),
+        *artifacts_in_words(figures.get("artifacts", {})),
         "",
         "## Training",
         "",
         f"{training['fields']} field(s), {figures['epochs']} epochs, {training['steps']} steps in "
         f"{figures['minutes']:g} minutes on {training['backend']} ({training['precision']}).",
+        *(["", *training["registration"]] if training.get("registration") else []),
         *(["", "```", training["command"], "```"] if training.get("command") else []),
         *(["", f"Images: {options.data_credit}"] if options.data_credit else []),
         *(["", f"License of the model: {options.license}."] if options.license else []),

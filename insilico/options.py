@@ -68,6 +68,9 @@ class TrainOptions(Options):
         "joint", "Name or folder of the model to start from; 'scratch' starts from nothing."
     )
     resume: bool = option(False, "Go on with a training of the same images and options that was stopped.")
+    register: bool = option(
+        False, "Move each stained image onto its input where it lies beside it; the shift is told either way."
+    )
     refit: bool = option(
         False,
         "After measuring, train once more as long on all pixels; the figures are of the first training.",

@@ -22,7 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from insilico.z_planes import interpolation_weights
+from insilico.z_planes import interpolation_weights, network_planes
+from lincei.errors import LinceiError
+from lincei.image import Image
+from lincei.model_card import Card
+from lincei.normalize import IntensityScaling, not_finite
 from lincei.pixel_size import resampled
 from lincei.tiles import mirrored
 
@@ -48,10 +52,15 @@ _PIECE_COUNT = (_PIECE_PX / PATCH_PX) ** 2  # as many patches without overlap
 _TRIMMED = 0.2
 # The limits are this percentile of held-out pieces and patches. What lies farther out than this many times
 # the same percentile of training pieces is unlike them though it was held out.
-_LIMIT_PERCENTILE, _FARTHEST_LIMIT = 99, 2.0
+_PERCENTILE, _FARTHEST_LIMIT = 99, 2.0
+# Another look of a set must make held-out pieces this much likelier (in nats).
+_MOST_LOOKS, _FEWEST_PIECES, _LEAST_GAIN = 3, 12, 2.0
 # Covariances are shrunk towards independence; the look of an image is never known better than of ten patches.
 _SHRINKAGE, _LARGEST_COUNT = 0.05, 10.0
 _LEAST_SD = 0.05
+
+# A patch with less contrast than this share of the image's, or this share of equal neighbors, is blank.
+_BLANK_SD, _BLANK_SHARE = 0.15, 0.5
 
 # Bands 2 to 4 of white noise have powers that fall by 2 bits each, and a normal distribution's shape.
 _EMPTY_SLOPE, _EMPTY_TOLERANCE, _EMPTY_SHARE = -2.0, 0.5, 0.9
@@ -136,6 +145,11 @@ class Look:
         whitened = linalg.solve_triangular(lower, (described - self.mean).T, lower=True)
         return np.sqrt(np.mean(whitened**2, axis=0))
 
+    def surprise(self, described: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return minus the log density at means of a piece's patches, less a constant; shape (n,)."""
+        volume = np.log(np.diag(self._lower(_PIECE_COUNT))).sum()
+        return len(self.mean) / 2 * self.distance(described, _PIECE_COUNT) ** 2 + volume
+
     def _lower(self, count: float) -> NDArray[np.float64]:
         """Return the Cholesky factor of the covariance of means of ``count`` patches."""
         # An image differs from others, and the mean of its patches from the image's own, by chance.
@@ -150,29 +164,29 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a model was trained on looks like: one `Look` for each training set.
+    """What a model was trained on looks like.
 
     Parameters
     ----------
     looks : tuple of Look
-        At least one.
+        At least one; several of one set where its images are of different kinds.
     """
 
     looks: tuple[Look, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the reference for a card: about 7 kB for each set."""
+        """Return the reference for a card: 4 kB for each look."""
         return {
             "method": METHOD,
-            "limit": f"1 is percentile {_LIMIT_PERCENTILE} of pieces of held-out images",
+            "limit": f"1 is percentile {_PERCENTILE} of pieces of held-out images",
             "sets": [
                 {
                     "name": look.name,
                     "image_limit": look.image_limit,
                     "patch_limit": look.patch_limit,
-                    "mean": _packed(look.mean),
-                    "of_images": _packed(look.of_images[_triangle()]),
-                    "of_patches": _packed(look.of_patches[_triangle()]),
+                    "mean": _packed(look.mean, "<f4"),
+                    "of_images": _packed_covariance(look.of_images),
+                    "of_patches": _packed_covariance(look.of_patches),
                 }
                 for look in self.looks
             ],
@@ -189,19 +203,22 @@ class Reference:
         """
         if section.get("method") != METHOD:
             return None
-        return cls(
-            tuple(
-                Look(
-                    str(entry["name"]),
-                    _unpacked(entry["mean"], len(DESCRIPTORS)),
-                    _symmetric(entry["of_images"]),
-                    _symmetric(entry["of_patches"]),
-                    float(entry["image_limit"]),
-                    float(entry["patch_limit"]),
-                )
-                for entry in section["sets"]
+        looks = tuple(
+            Look(
+                str(entry["name"]),
+                _unpacked(entry["mean"], "<f4", len(DESCRIPTORS)),
+                _unpacked_covariance(entry["of_images"]),
+                _unpacked_covariance(entry["of_patches"]),
+                float(entry["image_limit"]),
+                float(entry["patch_limit"]),
             )
+            for entry in section["sets"]
         )
+        if not looks or not all(min(look.image_limit, look.patch_limit) > 0 for look in looks):
+            raise ValueError("no set, or a limit that is not above 0")
+        for look in looks:
+            look.distance(look.mean[None], 1)  # fails where a covariance is none
+        return cls(looks)
 
     def score(self, patches: Sequence[Array], area_px: float) -> OutOfDistribution:
         """Score an image by patches of it.
@@ -219,9 +236,7 @@ class Reference:
         OutOfDistribution
         """
         described = descriptors(patches)
-        seen = np.array([not _blank(patch) for patch in patches])
-        if not seen.any():
-            seen[:] = True
+        seen = _with_something(patches)
         count = min(int(seen.sum()), area_px / PATCH_PX**2 * float(seen.mean()))
         mean = _typical(described[seen])[None]
         images = [float(look.distance(mean, count)[0]) / look.limit(count) for look in self.looks]
@@ -267,35 +282,76 @@ def fit_reference(
     """
     return Reference(
         tuple(
-            _look(name, stacks, held_out.get(name) or stacks, np.random.default_rng([seed, number]))
+            look
             for number, (name, stacks) in enumerate(stacks_by_set.items())
+            for look in _looks(
+                name, stacks, held_out.get(name) or stacks, np.random.default_rng([seed, number])
+            )
         )
     )
 
 
-def _look(name: str, stacks: Sequence[Array], held_out: Sequence[Array], random: np.random.Generator) -> Look:
-    pieces = [descriptors(_patches(piece)) for piece in _pieces(stacks, _PIECES, random)]
-    others = [descriptors(_patches(piece)) for piece in _pieces(held_out, _HELD_OUT_PIECES, random)]
+def _looks(
+    name: str, stacks: Sequence[Array], held_out: Sequence[Array], random: np.random.Generator
+) -> list[Look]:
+    """Fit one look, or more where a set's images are of clearly different kinds."""
+    pieces, others = (
+        [_described(_patches(piece)) for piece in _pieces(drawn, count, random)]
+        for drawn, count in ((stacks, _PIECES), (held_out, _HELD_OUT_PIECES))
+    )
     means, held_out_means = (np.stack([_typical(piece) for piece in drawn]) for drawn in (pieces, others))
     patches, held_out_patches = np.concatenate(pieces), np.concatenate(others)
-    mean, sd = means.mean(axis=0), np.maximum(patches.std(axis=0), _LEAST_SD)
-    of_images, of_patches = (
-        (_shrunk((values - mean) / sd) * np.outer(sd, sd)).astype(np.float32) for values in (means, patches)
-    )
-    look = Look(name, mean.astype(np.float32), of_images, of_patches, 1.0, 1.0)
+    sd = np.maximum(patches.std(axis=0), _LEAST_SD)
+    best: list[Look] = []
+    least = np.inf
+    for count in range(1, _MOST_LOOKS + 1):
+        kinds = _kinds(means / sd, count, random)
+        if np.bincount(kinds, minlength=count).min() < _FEWEST_PIECES:
+            break
+        looks = [
+            _fitted(name, [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == number], sd)
+            for number in range(count)
+        ]
+        # The median: a held-out image may have a corner with nothing in it.
+        surprise = float(np.median(np.min([look.surprise(held_out_means) for look in looks], axis=0)))
+        if surprise < least - _LEAST_GAIN:
+            best, least = looks, surprise
 
     def limit(seen: NDArray[np.floating], held_out: NDArray[np.floating], count: float) -> float:
         known, unknown = (
-            float(np.percentile(look.distance(values, count), _LIMIT_PERCENTILE))
+            float(np.percentile(np.min([look.distance(values, count) for look in best], axis=0), _PERCENTILE))
             for values in (seen, held_out)
         )
         return round(float(np.clip(unknown, known, _FARTHEST_LIMIT * known)), 4)
 
-    return dataclasses.replace(
-        look,
-        image_limit=limit(means, held_out_means, _PIECE_COUNT),
-        patch_limit=limit(patches, held_out_patches, 1),
+    image_limit = limit(means, held_out_means, _PIECE_COUNT)
+    patch_limit = limit(patches, held_out_patches, 1)
+    return [dataclasses.replace(look, image_limit=image_limit, patch_limit=patch_limit) for look in best]
+
+
+def _kinds(means: NDArray[np.floating], count: int, random: np.random.Generator) -> NDArray[np.integer]:
+    """Sort pieces into kinds by what they look like (k-means, from starts that lie far apart)."""
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    starts = [int(random.integers(len(means)))]
+    for _ in range(count - 1):
+        nearest = np.min([np.sum((means - means[start]) ** 2, axis=1) for start in starts], axis=0)
+        starts.append(int(np.argmax(nearest)))
+    try:
+        return np.asarray(kmeans2(means, means[starts], minit="matrix", missing="raise")[1])
+    except ClusterError:  # there are not as many kinds
+        return np.zeros(len(means), int)
+
+
+def _fitted(name: str, pieces: Sequence[NDArray[np.floating]], sd: NDArray[np.floating]) -> Look:
+    """Fit the Gaussians of one look, as exact as a card keeps them."""
+    every, means = np.concatenate(pieces), np.stack([_typical(piece) for piece in pieces])
+    mean = means.mean(axis=0).astype(np.float32)
+    of_images, of_patches = (
+        _unpacked_covariance(_packed_covariance(_shrunk((values - mean) / sd) * np.outer(sd, sd)))
+        for values in (means, every)
     )
+    return Look(name, mean, of_images, of_patches, 1.0, 1.0)
 
 
 def _typical(described: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -350,6 +406,90 @@ def _focus(planes: int, random: np.random.Generator) -> Array:
     taken = interpolation_weights(np.linspace(first, last, fewer), planes)
     weights = interpolation_weights(np.linspace(0, fewer - 1, planes), fewer) @ taken
     return np.asarray(weights, np.float32)
+
+
+def reference_of(card: Card) -> Reference | None:
+    """Return the reference that a model brings along; None where it has none that this version knows.
+
+    Raises
+    ------
+    LinceiError
+        When the card's section is damaged.
+    """
+    try:
+        return Reference.from_json(card.out_of_distribution)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LinceiError(
+            f"the card's section on what the model was trained on is damaged ({error})",
+            f"model {card.name}",
+            "Get the model again from where it came.",
+        ) from error
+
+
+def score_image(
+    reference: Reference, image: Image, scaling: IntensityScaling, weights: Array
+) -> OutOfDistribution:
+    """Score an image that need not fit into memory; 25 patches of it at most are read.
+
+    Parameters
+    ----------
+    reference : Reference
+        Of the model.
+    image : Image
+        One channel, at the model's pixel size. Of several time points each patch is of another.
+    scaling : IntensityScaling
+        Of the whole image.
+    weights : ndarray
+        From the image's planes to the network's, shape (network planes, planes).
+
+    Returns
+    -------
+    OutOfDistribution
+
+    Raises
+    ------
+    LinceiError
+        When a pixel is NaN or infinite.
+    """
+    times, _, _, height, width = image.shape
+    weights = weights[planes_described(len(weights))]
+    needed = [int(plane) for plane in np.flatnonzero(weights.any(axis=0))]
+    places = patch_places(height, width)
+    patches = []
+    for number, (rows, columns) in enumerate(places):
+        t = number * times // len(places)
+        region = {"T": slice(t, t + 1), "Y": rows, "X": columns}
+        pixels = np.concatenate(
+            [image.read({**region, "Z": slice(plane, plane + 1)})[0, 0] for plane in needed]
+        )
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise not_finite(image, 0)
+        patches.append(network_planes(pixels, scaling, weights[:, needed]))
+    return reference.score(patches, height * width)
+
+
+def in_words(found: OutOfDistribution, image: str, model: str) -> str:
+    """Return the sentence that warns of an image; empty where it looks as it should.
+
+    Parameters
+    ----------
+    found : OutOfDistribution
+        Of the image.
+    image, model : str
+        Their names.
+    """
+    if found.score <= 1:
+        return ""
+    if found.empty:
+        return (
+            f"{image}: there seems to be nothing in it but noise, so what is predicted means nothing. Check "
+            "the focus, the light, and that this is the right channel."
+        )
+    return (
+        f"{image}: this image does not look like what the model {model!r} learned from (score "
+        f"{found.score:.1f}, 1 is the limit; {100 * found.share_outside:.0f} % of its patches lie outside). "
+        "Do not rely on the prediction without a stained image to compare it with."
+    )
 
 
 def patch_places(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -437,8 +577,10 @@ def descriptors(patches: Sequence[Array]) -> NDArray[np.float64]:
         tensor (0: no orientation, 1: one); of the three finest the skewness of the gradient's components (the
         shadows of DIC); the power and the mean of what is coarser than all bands.
     """
-    level = np.stack([_enlarged(patch) for patch in patches]).astype(np.float32)
-    middle = level.shape[1] // 2
+    whole = np.stack([_enlarged(patch) for patch in patches]).astype(np.float32)
+    middle = whole.shape[1] // 2
+    slope = _slope(whole)
+    level = whole - slope  # uneven light is no texture
     columns: list[NDArray[np.floating]] = []
     shading = []
     for band in range(BANDS):
@@ -465,10 +607,10 @@ def descriptors(patches: Sequence[Array]) -> NDArray[np.float64]:
             cubes = [np.mean(part**3, axis=(-2, -1)) for part in (along_y, along_x)]
             shading.append(np.arcsinh(np.hypot(*cubes) / ((xx + yy) / 2 + _LEAST_POWER) ** 1.5))
         level = smooth[..., ::2, ::2]
-    rest = level[:, middle]
+    coarse = level[:, middle].var(axis=(-2, -1)) + slope[:, middle].var(axis=(-2, -1))
     columns += shading
-    columns.append(np.log2(rest.var(axis=(-2, -1)) + _LEAST_POWER))
-    columns.append(np.arcsinh(rest.mean(axis=(-2, -1))))
+    columns.append(np.log2(coarse + _LEAST_POWER))
+    columns.append(np.arcsinh(whole[:, middle].mean(axis=(-2, -1))))
     return np.stack(columns, axis=-1).astype(np.float64)
 
 
@@ -476,6 +618,18 @@ def _enlarged(patch: Array) -> Array:
     """Mirror a patch that is too small for all bands."""
     rows, columns = (mirrored(np.arange(max(size, _SMALLEST_PX)), size) for size in patch.shape[1:])
     return patch if patch.shape[1:] == (len(rows), len(columns)) else patch[:, rows[:, None], columns]
+
+
+def _slope(patches: Array) -> Array:
+    """Return the plane, of mean 0, that fits each of the last two axes best."""
+    result = np.zeros_like(patches)
+    for axis in (-2, -1):
+        size = patches.shape[axis]
+        along = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
+        along = along[:, None] if axis == -2 else along
+        steepness = np.mean(patches * along, axis=(-2, -1), keepdims=True) / np.mean(along**2)
+        result += steepness * along
+    return result
 
 
 def _smoothed(level: Array) -> Array:
@@ -490,10 +644,21 @@ def _correlation(a: Array, b: Array) -> NDArray[np.floating]:
     return (np.mean(a * b, axis=(-2, -1)) + _LEAST_POWER) / np.sqrt(powers[0] * powers[1])
 
 
-def _blank(patch: Array) -> bool:
-    """Whether most of a patch has one value only, as what a mosaic of fields does not cover."""
-    plane = patch[patch.shape[0] // 2]
-    return bool(np.mean(plane[1:, 1:] == plane[:-1, :-1]) > 0.5)
+def _described(patches: Sequence[Array]) -> NDArray[np.float64]:
+    """Describe the patches that there is something in."""
+    return descriptors([patch for patch, seen in zip(patches, _with_something(patches), strict=True) if seen])
+
+
+def _with_something(patches: Sequence[Array]) -> NDArray[np.bool_]:
+    """Return which patches are not blank, as where a mosaic has no field; all, if all are."""
+    middle = [patch[patch.shape[0] // 2] for patch in patches]
+    seen = np.array(
+        [
+            plane.std() > _BLANK_SD and np.mean(plane[1:, 1:] == plane[:-1, :-1]) < _BLANK_SHARE
+            for plane in middle
+        ]
+    )
+    return seen if seen.any() else np.ones(len(patches), bool)
 
 
 def _noise_alone(described: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -517,23 +682,27 @@ def _noise_alone(described: NDArray[np.floating]) -> NDArray[np.bool_]:
     )
 
 
-def _triangle() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.tril_indices(len(DESCRIPTORS))
+def _packed(values: NDArray[np.floating], kind: str) -> str:
+    return base64.b64encode(np.asarray(values, kind).tobytes()).decode("ascii")
 
 
-def _packed(values: Array) -> str:
-    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode("ascii")
-
-
-def _unpacked(text: str, size: int) -> Array:
-    values = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+def _unpacked(text: str, kind: str, size: int) -> Array:
+    values = np.frombuffer(base64.b64decode(text, validate=True), kind).astype(np.float32)
     if values.shape != (size,) or not np.isfinite(values).all():
         raise ValueError(f"{values.size} values where {size} finite ones are expected")
     return values
 
 
-def _symmetric(text: str) -> Array:
+def _packed_covariance(matrix: NDArray[np.floating]) -> dict[str, str]:
+    """Pack standard deviations, and the correlations below the diagonal in 16 bits."""
+    sd = np.sqrt(np.diag(matrix))
+    correlations = (matrix / np.outer(sd, sd))[np.tril_indices(len(sd), -1)]
+    return {"sd": _packed(sd, "<f4"), "correlations": _packed(correlations, "<f2")}
+
+
+def _unpacked_covariance(packed: Mapping[str, str]) -> Array:
     size = len(DESCRIPTORS)
-    matrix = np.zeros((size, size), np.float32)
-    matrix[_triangle()] = _unpacked(text, size * (size + 1) // 2)
-    return matrix + np.tril(matrix, -1).T
+    sd = _unpacked(packed["sd"], "<f4", size)
+    lower = np.zeros((size, size), np.float32)
+    lower[np.tril_indices(size, -1)] = _unpacked(packed["correlations"], "<f2", size * (size - 1) // 2)
+    return (lower + lower.T + np.eye(size, dtype=np.float32)) * np.outer(sd, sd)

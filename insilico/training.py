@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from insilico.artifacts import measure_artifacts
 from insilico.augmentation import Augmentation, random_crop
 from insilico.distribution import LogisticMixture
 from insilico.label_curve import curved
 from insilico.options import SCRATCH, TrainOptions
+from insilico.out_of_distribution import Reference, fit_reference
 from insilico.pair_files import TrainingPair
+from insilico.registration import corrected, estimate_shifts, in_words
 from insilico.transmitted_light import transmitted_channel
 from insilico.z_planes import interpolation_weights, network_planes, plane_weights
 from lincei.errors import LinceiError, UsageError
@@ -41,6 +44,8 @@ BATCH = 4
 # Shares of the pixels (or fields) that are held out; the rest is trained on.
 TUNE_SHARE, TEST_SHARE = 0.12, 0.2
 SMALLEST_STRIP_PX = 24
+# Of test parts, this much is painted on with artifacts.
+_SPOILED_SIDE_PX, _SPOILED_PX = 704, 1_000_000
 # The weight of the squared error of the mean beside the log likelihood of the distribution's shape.
 MEAN_WEIGHT = 50.0
 
@@ -168,6 +173,13 @@ def train(
     z_step_um = _common([pair.image.z_step_um for pair in pairs if pair.image.shape[2] > 1], pairs)
     report(progress, Progress("reading the images", 0, len(pairs)))
     fields = read_fields(pairs, labels, planes, z_step_um, pixel_size_um, settings)
+    report(progress, Progress("measuring the registration", 0, 0))
+    shifts = estimate_shifts(fields, labels, progress=progress, cancelled=cancelled)
+    registration = in_words(shifts, moved=settings.register)
+    for sentence in registration:
+        report(progress, Progress("measuring the registration", 0, 0, sentence))
+    if settings.register:
+        fields = corrected(fields, labels, shifts)
     if start is None:
         config = NetworkConfig(
             len(labels), planes, settings.width, settings.scales, settings.components, settings.dropout
@@ -224,6 +236,7 @@ def train(
     figures: dict[str, Any] = {
         "test": measure(trainer, config, split.test, labels),
         "pearson_r_by_planes": measure_fewer_planes(trainer, config, split.test, labels),
+        "artifacts": measure_spoiled(trainer, config, split.test, labels),
         "split": split.description,
         "epochs": len(result.history),
         "minutes": round(result.minutes, 1),
@@ -266,6 +279,7 @@ def train(
             "field_names": [field.name for field in fields[:100]],
             "sets": [name for name in dict.fromkeys(field.set_name for field in fields) if name],
             "split": split.description,
+            "registration": registration,
             "backend": keras.backend.backend(),
             "precision": training_precision(),
             "steps": result.steps,
@@ -273,6 +287,7 @@ def train(
             "date": datetime.date.today().isoformat(),
             "options": {**settings.to_json(), "resume": False},
         },
+        out_of_distribution=_look_of(split).to_json(),
         cover=cover,
     )
     _remove_state(state)
@@ -518,6 +533,42 @@ def measure_fewer_planes(
         measured = measure_r(trunk, config, thinned, labels)
         figures[str(count)] = {name: round(value, 4) for name, value in measured.items()}
     return figures
+
+
+def measure_spoiled(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return how the labels fare where artifacts are painted on test parts; see `measure_artifacts`.
+
+    Parts with as many planes as the network takes are painted on where there are some, about a megapixel of
+    them.
+    """
+    most = max(part.field.stack.shape[-1] for part in parts)
+    chosen = [part for part in parts if part.field.stack.shape[-1] == most]
+    weights = chosen[0].field.weights
+    side = np.s_[:_SPOILED_SIDE_PX, :_SPOILED_SIDE_PX]
+    count = max(1, _SPOILED_PX // chosen[0].truth[side].shape[0] ** 2)
+
+    def predict(stack: Array) -> list[LogisticMixture]:
+        unknown = np.zeros((*stack.shape[:2], config.labels), np.float32)
+        return predict_part(trunk, _whole(Field("", stack, unknown, weights)), config)
+
+    return measure_artifacts(
+        predict,
+        [part.stack[side] for part in chosen[:count]],
+        [part.truth[side] for part in chosen[:count]],
+        labels,
+    )
+
+
+def _look_of(split: Split) -> Reference:
+    """Return what the training images look like, set by set, with limits from what was kept of each."""
+    trained: dict[str, list[Array]] = {}
+    kept: dict[str, list[Array]] = {}
+    for stacks, parts in ((trained, split.train), (kept, (*split.tune, *split.test))):
+        for part in parts:
+            stacks.setdefault(part.field.set_name or "training", []).append(part.field.seen(part.stack))
+    return fit_reference(trained, kept)
 
 
 def _held_out_picture(trunk: Any, config: NetworkConfig, part: Part, labels: Sequence[str]) -> bytes:

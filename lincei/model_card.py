@@ -121,10 +121,11 @@ class Card:
         ``"projected"`` (one plane out) or ``"kept"``.
     pixel_size_um : float or None
         Pixel size of the input in micrometers; None where it is unknown (nothing is resampled then).
-    distribution, recalibration, settings, training, figures : mapping
+    distribution, recalibration, out_of_distribution, settings, training, figures : mapping
         JSON-able sections: the predictive distribution (``kind`` and its components), its
-        recalibration, what else the tool needs to use the network, how it was trained (command,
-        data, split, license of the data, date, backend), and what was measured on test.
+        recalibration, what the images look like that it was trained on (so that others are recognized;
+        empty where that was not measured), what else the tool needs to use the network, how it was
+        trained (command, data, split, license of the data, date, backend), and what was measured on test.
     license : str
         SPDX identifier of the license of the weights; empty where it is unknown.
     authors : tuple of str
@@ -165,6 +166,7 @@ class Card:
     pixel_size_um: float | None = None
     distribution: Mapping[str, Any] = field(default_factory=dict)
     recalibration: Mapping[str, Any] = field(default_factory=dict)
+    out_of_distribution: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -227,7 +229,8 @@ class Card:
             yield "a model that labels needs at least one label"
         if len(self.description) > 1024:
             yield "the description is longer than 1024 characters"
-        for name in ("distribution", "recalibration", "settings", "training", "figures"):
+        sections = ("distribution", "recalibration", "out_of_distribution", "settings", "training", "figures")
+        for name in sections:
             try:
                 json.dumps(getattr(self, name), allow_nan=False)
             except (TypeError, ValueError) as error:
@@ -351,6 +354,7 @@ class Card:
             "min_size_px": self.min_size_px,
             "distribution": _copied(self.distribution),
             "recalibration": _copied(self.recalibration),
+            "out_of_distribution": _copied(self.out_of_distribution),
             "settings": _copied(self.settings),
             "training": _copied(self.training),
             "figures": _copied(self.figures),
@@ -618,6 +622,7 @@ def _card_from_rdf(rdf: Mapping[str, Any], config: Mapping[str, Any]) -> Card:
         pixel_size_um=_number(pixel_size_um),
         distribution=dict(config.get("distribution") or {}),
         recalibration=dict(config.get("recalibration") or {}),
+        out_of_distribution=dict(config.get("out_of_distribution") or {}),
         settings=dict(config.get("settings") or {}),
         training=dict(config.get("training") or {}),
         figures=dict(config.get("figures") or {}),

@@ -1,7 +1,8 @@
-"""Make the pictures of docs/label.md: ``LINCEI_DATA=... python docs/pictures/make.py``."""
+"""Make the pictures of the documents: ``LINCEI_DATA=... python docs/pictures/make.py``."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
 import insilico
+from insilico.evaluation_page import calibration_plot, density_plot, error_plot
+from insilico.pair_files import open_pairs
 from lincei.pattern import find_inputs
 from lincei.report import gray_to_rgb, map_to_rgb
+from sample_data.cells import write_fields
 from sample_data.registry import locate
 
 HERE = Path(__file__).parent
@@ -51,5 +55,17 @@ def grid(panels: dict[str, np.ndarray], columns: int) -> Picture.Image:
     return canvas
 
 
+def evaluation_picture() -> Picture.Image:
+    """Return the three curves of one label of simulated cells that the model never saw."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_fields(folder, 4, seed=5000)
+        pairs = open_pairs(f"{folder}/stack_{{field}}.ome.tif", [f"nuclei={folder}/nuclei_{{field}}.ome.tif"])
+        curves = insilico.evaluate(pairs, "simulated-cells").curves["nuclei"]
+    plots = [plot(curves) for plot in (calibration_plot, density_plot, error_plot)]
+    whole = Picture.fromarray(np.hstack(plots))
+    return whole.resize((whole.width // 2, whole.height // 2), Picture.Resampling.LANCZOS)
+
+
 if __name__ == "__main__":
     statistics_picture().quantize(256).save(HERE / "statistics.png", optimize=True)
+    evaluation_picture().quantize(256).save(HERE / "evaluation.png", optimize=True)

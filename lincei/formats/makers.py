@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from lincei.errors import LinceiError
 from lincei.formats.lazy import ReorderedArray
 from lincei.image import Image, refuse_scene, stem
 
+# Their readers need not bear several threads, and what they warn of is kept back for the whole process.
+_READING = threading.Lock()
 READERS = {".nd2": "bioio_nd2", ".czi": "bioio_czi", ".lif": "bioio_lif"}
 
 
@@ -89,7 +92,7 @@ def _image(reader: Any, path: Path) -> Image:
 
 def _computed(array: Any) -> NDArray[Any]:
     """Read what a slice of the reader's array stands for, in this thread."""
-    with _quiet():
+    with _READING, _quiet():
         return np.asarray(array.compute(scheduler="synchronous"))
 
 

@@ -209,7 +209,7 @@ def test_the_card_says_what_was_measured_on_what(trained):
         assert set(measured) == {"pearson_r", "nrmse", "ssim", "crps", "coverage_90"}
         assert 0 < measured["coverage_90"] <= 1
         assert measured["crps"] > 0
-    assert figures["split"].startswith("by field: 2 to train, 1 to tune, 1 to test")
+    assert figures["split"].startswith("by field: 2 fields to train, 1 to tune, 1 to test")
     assert json.loads(model.file("metrics.json").read_text("utf-8")) == figures
     readme = model.file("README.md").read_text("utf-8")
     assert "Research use only" in readme
@@ -218,9 +218,25 @@ def test_the_card_says_what_was_measured_on_what(trained):
 
 def test_every_epoch_reports_a_line_that_a_person_understands(trained):
     _, lines = trained
-    assert lines[0].startswith("epoch 1, ")
-    assert "r(nuclei)" in lines[0]
-    assert "best so far" in lines[0]
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert epochs[0].startswith("epoch 1, ")
+    assert "r(nuclei)" in epochs[0]
+    assert "best so far" in epochs[0]
+
+
+def test_the_registration_is_told_and_written_into_the_card(trained):
+    model, lines = trained
+    told = [line for line in lines if not line.startswith("epoch ")]
+    assert any("nuclei lies on its input" in line or "could not be estimated" in line for line in told)
+    assert model.card.training["registration"] == told
+
+
+def test_the_card_knows_what_the_training_images_look_like_and_what_dust_does(trained):
+    from insilico.out_of_distribution import reference_of
+
+    model, _ = trained
+    assert reference_of(model.card) is not None
+    assert {"dust", "smear", "bubble"} <= set(model.card.figures["artifacts"])
 
 
 def test_nothing_of_the_training_state_is_left_behind(trained):
@@ -244,16 +260,16 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     out, data = tmp_path / "stopped", pairs(3)
     options = replace(QUICK, max_minutes=0.25)
     with pytest.raises(TrainingStoppedError) as stopped:
-        train(data, out, options, cancelled=after(12))
+        train(data, out, options, cancelled=after(60))
     assert not out.exists()
     assert stopped.value.state_path.exists()
     with np.load(stopped.value.state_path) as state:
         steps = json.loads(str(state["header"]))["steps"]
-    assert steps == 13
+    assert 0 < steps < 60
     updates = []
     model = train(data, out, options, resume=True, progress=updates.append)
     assert model.card.training["steps"] > steps
-    first = next(update for update in updates if update.message)
+    first = next(update for update in updates if update.metrics)
     assert first.metrics["steps"] > steps
     assert not stopped.value.state_path.exists()
 
@@ -261,7 +277,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
 def test_a_state_of_other_options_is_not_resumed(tmp_path):
     out, data = tmp_path / "stopped", pairs(3)
     with pytest.raises(TrainingStoppedError):
-        train(data, out, QUICK, cancelled=after(2))
+        train(data, out, QUICK, cancelled=after(60))
     with pytest.raises(LinceiError, match="other images or options"):
         train(data, out, QUICK, resume=True, seed=5)
 

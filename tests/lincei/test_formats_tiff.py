@@ -373,6 +373,17 @@ def test_a_pyramid_is_written_as_levels_of_half_the_size(tmp_path: Path) -> None
     assert coarsest.levels == ()
 
 
+def test_of_one_provenance_there_is_one_file_byte_for_byte(tmp_path: Path) -> None:
+    pixels = RNG.random((1, 2, 1, 700, 530), np.float32)
+    contents = []
+    for name, provenance in (("a", {"model": "m"}), ("b", {"model": "m"}), ("c", {"model": "other"})):
+        path = save_image(Image(pixels, provenance=provenance), tmp_path / f"{name}.ome.tif", pyramid=True)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    ids = [content.split(b'UUID="')[1][:45] for content in contents]
+    assert ids[0] != ids[2]
+
+
 def test_small_images_get_no_pyramid_and_large_ones_do(tmp_path: Path) -> None:
     save_image(Image(np.zeros((1, 1, 1, 600, 600), np.uint8)), tmp_path / "small.ome.tif")
     assert open_image(tmp_path / "small.ome.tif").levels == ()

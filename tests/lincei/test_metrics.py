@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage, stats
+from skimage import metrics
 
-from lincei.metrics import coverage, nrmse, pearson_r, ssim
+from lincei.metrics import coverage, nrmse, pearson_r, psnr, ssim
 
 
 def planes(seed: int = 0, noise: float = 0.3) -> tuple[NDArray, NDArray]:
@@ -94,3 +95,29 @@ class TestCoverage:
         truth = np.random.default_rng(0).normal(size=100_000)
         bound = np.full(truth.shape, stats.norm.ppf(0.95))
         assert coverage(-bound, bound, truth) == pytest.approx(0.9, abs=0.005)
+
+
+class TestPsnr:
+    def test_it_is_scikit_images(self):
+        prediction, truth = planes()
+        for data_range in (1.0, 3.0):
+            expected = metrics.peak_signal_noise_ratio(truth, prediction, data_range=data_range)
+            assert psnr(prediction, truth, data_range) == pytest.approx(expected, abs=1e-9)
+
+    def test_without_error_it_is_infinite(self):
+        _, truth = planes()
+        assert psnr(truth, truth) == np.inf
+
+
+class TestAgainstScikitImage:
+    def test_a_tall_plane_has_the_same_ssim_though_it_is_computed_in_bands(self):
+        random = np.random.default_rng(0)
+        truth = ndimage.gaussian_filter(random.normal(size=(1300, 40)), 2)
+        prediction = truth + random.normal(0, np.linspace(0.01, 0.3, 1300)[:, None], truth.shape)
+        expected = metrics.structural_similarity(prediction, truth, data_range=1.0)
+        assert ssim(prediction, truth) == pytest.approx(expected, abs=1e-12)
+
+    def test_nrmse_of_the_range_of_the_truth_is_the_min_max_one(self):
+        prediction, truth = planes()
+        expected = metrics.normalized_root_mse(truth, prediction, normalization="min-max")
+        assert nrmse(prediction, truth, float(np.ptp(truth))) == pytest.approx(expected, abs=1e-12)
