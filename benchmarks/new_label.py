@@ -61,14 +61,14 @@ class Case:
 
 
 CASES = (
-    Case("neurons", 1, 10, True),
-    Case("neurons", 1, 10, False),
     Case("neurons", 1, 5, True),
-    Case("bacteria", 1, 3, True),
-    Case("bacteria", 1, 3, False),
-    Case("bacteria", 2, 3, True),
-    Case("bacteria", 4, 3, True),
     Case("neurons", 1, 5, False),
+    Case("bacteria", 1, 2, True),
+    Case("bacteria", 4, 2, True),
+    Case("neurons", 1, 10, True),
+    Case("bacteria", 1, 2, False),
+    Case("bacteria", 2, 2, True),
+    Case("neurons", 1, 10, False),
     Case("neurons", 1, 30, True),
 )
 
@@ -103,7 +103,7 @@ def run(case: Case, start: str, cores: int) -> dict[str, Any]:
         )
         wanted = [pair for pair in of_strain if f"{pair.image.name}.tif" in BACTERIA_TEST]
         evaluated = evaluate(wanted, model)
-        return {**result, **{name: evaluated.means["YFP"][name] for name in ("pearson_r", "crps")}}
+        return {**result, **{name: evaluated.means("YFP")[name][0] for name in ("pearson_r", "crps")}}
 
 
 def _pairs(case: Case) -> list[Any]:

@@ -2,8 +2,8 @@
 
     python benchmarks/registration.py --network-steps 250
 
-Targets are moved by known shifts of 0 to 10 px and measured by `insilico.registration`. Beside it stand the two
-ways that mislead: the peak of the plain correlation of the middle plane with the target, and, where
+Targets are moved by known shifts of 0 to 10 px and measured by `insilico.registration`. Beside it stand the
+two ways that mislead: the peak of the plain correlation of the middle plane with the target, and, where
 ``--network-steps`` is given, that of the correlation of a small network's prediction with the target, after
 a fit on crops turned and mirrored at random.
 """
@@ -107,9 +107,10 @@ def network_peaks(field: Field, steps: int) -> list[tuple[float, float]]:
     Crops are turned and mirrored at random; the prediction is the mean over the eight symmetries of the
     square.
     """
-    import keras
-
     from insilico.augmentation import Augmentation, random_crop
+    from lincei.keras_network import import_keras
+
+    keras = import_keras()
     from insilico.network import NetworkConfig, build_trunk
 
     stack = field.stack[..., [round(share * (field.stack.shape[2] - 1)) for share in (0.25, 0.5, 0.75)]]
@@ -192,51 +193,34 @@ def main(
     warnings.simplefilter("ignore")
     use_cores(cores)
     every = list(cases())
-    rows = [row for case in every for row in rows_of(case)]
-    lengths = ", ".join(f"{length:g}" for length in (0.0, *LENGTHS_PX))
+    head = ["field", "label", "lies beside its input by", "largest error, px", "reliable"]
+    found = table([*head, "plain correlation says", "time"], [row for case in every for row in rows_of(case)])
     text = f"""# Registration
 
 {about(["numpy", "scipy"], cores)}
 
-How far targets lie beside their inputs (down, right; px), and how well that is found when they are moved by
-{lengths} px in several directions. The error is the largest distance from the shift that was made: from the
-truth for simulated images, whose targets lie on their inputs, and for real ones from what was found before
-moving, since nobody knows where they should lie. A label that cannot be measured by itself takes the shift of
-the field's others.
+How far targets lie beside their inputs (px down, px right), and how well that is found when they are moved
+by {", ".join(f"{length:g}" for length in (0.0, *LENGTHS_PX))} px in several directions. The error is the
+largest distance from the shift that was made: for simulated images, whose targets lie on their inputs, from
+the truth; for real ones from what was found before they were moved, since nobody knows where they should
+lie. A label that cannot be measured by itself takes the shift of the field's others. Times are of one field
+with all its labels.
 
-{
-        table(
-            [
-                "field",
-                "label",
-                "lies beside its input by",
-                "largest error, px",
-                "reliable",
-                "plain correlation says",
-                "time of one field",
-            ],
-            rows,
-        )
-    }
-"""
+{found}"""
     if network_steps:
         chosen = [case for case in every if case.title.startswith(("motor", "E. coli O3_delta"))]
+        rows = [row for case in chosen for row in network_rows(case, network_steps)]
+        by_network = table(["field", "label", *(f"moved by {words(*by)}" for by in NETWORK_SHIFTS)], rows)
         text += f"""
+
 ## A network instead
 
-Where the prediction of a small network (width 16, three scales, three planes) correlates most with the target,
-after {
-            network_steps
-        } steps on crops turned and mirrored at random. In the motor neurons' images every structure has a
-bright and a dark side, from which the network learns much of a shift, so that it is not seen.
+Where the prediction of a small network (width 16, three scales, three planes) correlates most with the
+target, after {network_steps} steps on crops turned and mirrored at random. In the motor neurons' images every
+structure has a bright and a dark side: from these the network learns a part of the shift, which is then not
+seen.
 
-{
-            table(
-                ["field", "label", *(f"moved by {words(*by)}" for by in NETWORK_SHIFTS)],
-                [row for case in chosen for row in network_rows(case, network_steps)],
-            )
-        }
-"""
+{by_network}"""
     write_results(out, "registration", text)
 
 

@@ -645,7 +645,7 @@ def _known_sentence(names: Sequence[str], count: int, model: Model) -> str:
     use = (
         "After its figures had been measured it was trained anew on all of them."
         if "refit" in model.card.figures
-        else f"How they were used: {model.card.training.get('split', 'not stated')}."
+        else f"Its card says which were kept for the test: lincei models show {model.name}."
     )
     return (
         f"{who} that the model {model.name!r} was made with. If they are the same, the figures flatter the "

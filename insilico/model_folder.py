@@ -253,8 +253,13 @@ def card_in_words(
         "## Training",
         "",
         f"{training['fields']} field(s), {figures['epochs']} epochs, {training['steps']} steps in "
-        f"{figures['minutes']:g} minutes on {training['backend']} ({training['precision']}).",
-        *(["", *training["registration"]] if training.get("registration") else []),
+        f"{figures['minutes']:g} minutes on {training['backend']} ({training['precision']})"
+        + (
+            f", from the model `{training['start_from']}`."
+            if training.get("start_from")
+            else ", from scratch."
+        ),
+        *(["", *(f"- {text}" for text in training["registration"])] if training.get("registration") else []),
         *(["", "```", training["command"], "```"] if training.get("command") else []),
         *(["", f"Images: {options.data_credit}"] if options.data_credit else []),
         *(["", f"License of the model: {options.license}."] if options.license else []),

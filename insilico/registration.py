@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,13 @@ class Shift:
     def distance_px(self) -> float:
         """Its length."""
         return float(np.hypot(self.y_px, self.x_px))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON-able dict, rounded; what is infinite or no number is None."""
+        return {
+            name: (round(value, 2) if np.isfinite(value) else None) if isinstance(value, float) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +344,20 @@ class TestWords:
         assert len(texts) == 2
         assert "(taken from NFH)" not in texts[0]
         assert "(taken from NFH)" in texts[1]
+
+
+def test_a_shift_can_be_written_as_json():
+    written = Shift("a", "DAPI", 1.23456, -2.0, np.inf, np.nan, False).to_json()
+    assert json.loads(json.dumps(written, allow_nan=False)) == {
+        "field": "a",
+        "label": "DAPI",
+        "y_px": 1.23,
+        "x_px": -2.0,
+        "error_px": None,
+        "correlation": None,
+        "reliable": False,
+        "basis": "",
+    }
 
 
 def test_the_same_fields_give_the_same_shifts(bacteria: list[Field]):
