@@ -642,14 +642,9 @@ def _known_sentence(names: Sequence[str], count: int, model: Model) -> str:
         if len(names) == 1
         else f"{len(names)} of {count} fields ({listed}) bear names of fields"
     )
-    use = (
-        "After its figures had been measured it was trained anew on all of them."
-        if "refit" in model.card.figures
-        else f"Its card says which were kept for the test: lincei models show {model.name}."
-    )
     return (
-        f"{who} that the model {model.name!r} was made with. If they are the same, the figures flatter the "
-        f"model wherever it learned from them. {use}"
+        f"{who} that the model {model.name!r} learned from. If they are the same, the figures flatter the "
+        "model."
     )
 
 

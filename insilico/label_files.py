@@ -110,6 +110,7 @@ def label_files(
             fingerprint = fingerprint_of(group.source, group.paths, models, engines, options)
         if options.resume and _are_there(paths, fingerprint):
             left_out.append(group.stem)
+            remove(_unfinished(group, folder))
             return list(paths.values())
         begun.append(group)
         _label_one(group, paths, models, options, fingerprint, warn, progress, cancelled)

@@ -276,7 +276,7 @@ def train(
         training={
             "command": command,
             "fields": len(fields),
-            "field_names": [field.name for field in fields[:100]],
+            "field_names": _learned_from(fields if settings.refit else split),
             "sets": [name for name in dict.fromkeys(field.set_name for field in fields) if name],
             "split": split.description,
             "registration": registration,
@@ -559,6 +559,13 @@ def measure_spoiled(
         [part.truth[side] for part in chosen[:count]],
         labels,
     )
+
+
+def _learned_from(used: Sequence[Field] | Split) -> list[str]:
+    """Return the names of the fields that the weights have seen a part of, the first hundred."""
+    if isinstance(used, Split):
+        used = [part.field for part in (*used.train, *used.tune)]
+    return list(dict.fromkeys(field.name for field in used))[:100]
 
 
 def _look_of(split: Split) -> Reference:

@@ -320,6 +320,38 @@ class TestStopped:
         assert not computed
         assert tree(tmp_path / "out") == whole
 
+    def test_stopped_when_all_are_in_place_nothing_is_left_behind(
+        self,
+        tiny: TinyModels,
+        sources: dict[str, Path],
+        tmp_path: Path,
+        kind: str,
+        computed: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        import insilico.label_journal
+
+        whole = undisturbed(sources[kind], tmp_path)
+
+        def stop(_: Path) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            real = LabelJournal.finish
+
+            def finish(self: LabelJournal, places: Any) -> None:
+                patch.setattr(insilico.label_journal, "remove", stop)
+                real(self, places)
+
+            patch.setattr(LabelJournal, "finish", finish)
+            with pytest.raises(KeyboardInterrupt):
+                run(sources[kind], tmp_path / "out")
+        assert (tmp_path / "out" / ".cells.part").exists()
+        computed.clear()
+        assert run(sources[kind], tmp_path / "out", resume=True).notes != ()
+        assert not computed
+        assert tree(tmp_path / "out") == whole
+
     def test_two_runs_do_not_write_the_same_result(
         self, tiny: TinyModels, sources: dict[str, Path], tmp_path: Path, kind: str
     ):
@@ -433,23 +465,31 @@ def test_killed_at_any_moment_and_gone_on_with_it_is_the_same_byte_for_byte(
     words = [sys.executable, "-c", COMMAND, "label", str(sources[kind]), "--out", str(tmp_path / "out")]
     words += ["--model", "tiny", "--statistics", ",".join(STATISTICS), "--tile-px", "64", "--resume"]
     out, moments = tmp_path / "out", random.Random()
-    for low, high in ((1, 8), (9, 19)):
-        wanted, delay = moments.randint(low, high), moments.uniform(0, 0.03)
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 100
-        while journal_lines(out) < wanted:
-            assert child.poll() is None, child.communicate()[1].decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(delay)
-        child.kill()
-        child.communicate()
-        assert child.returncode == -signal.SIGKILL, f"it was done before {wanted} pieces and {delay:.3f} s"
-        assert [path.name for path in out.iterdir()] == [".cells.part"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    kills = 0
+    while kills < 2:
+        low, high = ((1, 8), (9, 19))[kills]
+        if killed(words, out, moments.randint(low, high), moments.uniform(0, 0.03)):
+            kills += 1
+            assert [path.name for path in out.iterdir()] == [".cells.part"]
+        else:  # it was done before: this machine is busy with other things
+            kills = 0
+            shutil.rmtree(out)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "1 input done."
     assert tree(out) == whole
+
+
+def killed(words: list[str], out: Path, pieces: int, delay_s: float) -> bool:
+    """Kill the command a moment after so many pieces are written; tell whether it was still at work."""
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while journal_lines(out) < pieces and child.poll() is None:
+        time.sleep(0.001)
+    time.sleep(delay_s)
+    child.kill()
+    errors = child.communicate()[1].decode()
+    assert child.returncode in (0, -signal.SIGKILL), errors
+    return child.returncode != 0
 
 
 def test_results_on_the_disk_are_those_held_in_memory(
@@ -462,12 +502,12 @@ def test_results_on_the_disk_are_those_held_in_memory(
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-scaled"])
-@pytest.mark.parametrize("tile_px", [48, 100, 208, 1024])
+@pytest.mark.parametrize("tile_px", [48, 100, 1024])
 def test_no_chunk_is_written_twice(
     tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, tile_px: int
 ):
     """So that a piece which was cut off harms no other, and nothing is read back to be written again."""
-    source = save_image(gray(stack(1, 640, 530), pixel_size_um=0.4, z_step_um=2), tmp_path / "in.ome.zarr")
+    source = save_image(gray(stack(1, 330, 260), pixel_size_um=0.4, z_step_um=2), tmp_path / "in.ome.zarr")
     chunks: list[tuple[int, ...]] = []
     real: Callable[..., None] = zarr.Array.__setitem__
 
@@ -514,7 +554,7 @@ def test_peak_memory_does_not_grow_with_the_image(tiny: TinyModels, tmp_path: Pa
             [sys.executable, "-c", MEMORY, str(source), str(tmp_path / "out")],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr
