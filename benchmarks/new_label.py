@@ -77,9 +77,8 @@ def run(case: Case, start: str, cores: int) -> dict[str, Any]:
     """Train one case and measure it on what it was not trained on."""
     use_cores(cores)
     warnings.simplefilter("ignore")
-    from insilico.evaluation import evaluate
-
     import insilico
+    from insilico.evaluation import evaluate
     from insilico.pair_files import open_pairs
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -106,6 +106,8 @@ def label_files(
         group: InputGroup, /, *, progress: ProgressCallback | None, cancelled: CancelCheck | None
     ) -> list[Path]:
         paths = _results(group, folder, options.statistics)
+        if not all(path.exists() for path in group.paths):
+            group.open()  # says which file is missing
         with readable_errors(group.paths[0]):
             fingerprint = fingerprint_of(group.source, group.paths, models, engines, options)
         if options.resume and _are_there(paths, fingerprint):

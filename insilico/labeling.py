@@ -377,7 +377,11 @@ def _predict(
 
     def compute(item: tuple[int, Piece], stack: Array) -> dict[str, Array]:
         inside = tuple(slice(halo + part.start, halo + part.stop) for part in item[1].tile.inside)
-        return {name: value[0][(slice(None), *inside)] for name, value in engine.run(stack[None]).items()}
+        outputs = engine.run(stack[None])
+        cut = {name: value[0][(slice(None), *inside)] for name, value in outputs.items()}
+        if "parameters" in cut:  # so many that what lies around the tile is better not kept until written
+            cut["parameters"] = cut["parameters"].copy()
+        return cut
 
     def write(item: tuple[int, Piece], outputs: dict[str, Array]) -> None:
         piece = item[1]
@@ -404,7 +408,7 @@ def _predict(
         write,
         stage="labeling",
         # The more cores compute, the more of the time would be spent on waiting for one that reads.
-        ahead=min(_MOST_READ_AHEAD, 1 + cores // 2),
+        ahead=min(_MOST_READ_AHEAD, max(1, cores // 2)),
         progress=progress,
         cancelled=cancelled,
     )

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,9 @@ _LEAST_SD = 0.05
 # A patch with less contrast than this share of the image's, or this share of equal neighbors, is blank.
 _BLANK_SD, _BLANK_SHARE = 0.15, 0.5
 
-# Bands 2 to 4 of white noise have powers that fall by 2 bits each, and a normal distribution's shape.
-_EMPTY_SLOPE, _EMPTY_TOLERANCE, _EMPTY_SHARE = -2.0, 0.5, 0.9
+# How much the power of white noise falls from band 1 to 2 and from 2 to 3, in bits; how far off that, and off
+# a normal distribution's shape, a patch of mere noise may be; and how many patches are in an empty image.
+_EMPTY_SLOPES, _EMPTY_TOLERANCE, _EMPTY_SHARE = (-2.4, -2.05), 0.5, 0.9
 _TINY = 1e-9
 
 
@@ -132,7 +134,7 @@ class Look:
         described : ndarray
             Shape (n, descriptors).
         count : float
-            Of how many patches each row is the mean.
+            Of how many patches each row is the mean; below 1 where it is a part of one.
 
         Returns
         -------
@@ -145,10 +147,9 @@ class Look:
         whitened = linalg.solve_triangular(lower, (described - self.mean).T, lower=True)
         return np.sqrt(np.mean(whitened**2, axis=0))
 
-    def surprise(self, described: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return minus the log density at means of a piece's patches, less a constant; shape (n,)."""
-        volume = np.log(np.diag(self._lower(_PIECE_COUNT))).sum()
-        return len(self.mean) / 2 * self.distance(described, _PIECE_COUNT) ** 2 + volume
+    def log_volume(self, count: float) -> float:
+        """Return the logarithm of the volume that means of ``count`` patches fill, less a constant."""
+        return float(np.log(np.diag(self._lower(count))).sum())
 
     def _lower(self, count: float) -> NDArray[np.float64]:
         """Return the Cholesky factor of the covariance of means of ``count`` patches."""
@@ -237,10 +238,13 @@ class Reference:
         """
         described = descriptors(patches)
         seen = _with_something(patches)
-        count = min(int(seen.sum()), area_px / PATCH_PX**2 * float(seen.mean()))
+        area = _patch_area(patches)
+        count = min(int(seen.sum()) * area, area_px / PATCH_PX**2 * float(seen.mean()))
         mean = _typical(described[seen])[None]
         images = [float(look.distance(mean, count)[0]) / look.limit(count) for look in self.looks]
-        of_patches = np.min([look.distance(described, 1) / look.patch_limit for look in self.looks], axis=0)
+        of_patches = np.min(
+            [look.distance(described, area) / look.patch_limit for look in self.looks], axis=0
+        )
         of_patches[~seen] = np.nan
         return OutOfDistribution(
             score=min(images),
@@ -271,8 +275,8 @@ def fit_reference(
     stacks_by_set : mapping of str to sequence of ndarray
         Training images by the name of their set, shape (Y, X, planes), float32, as the network sees them.
     held_out : mapping of str to sequence of ndarray
-        The same of images, or strips, that are not trained on. Strips should be `PATCH_PX` pixels wide or
-        more. A set that is not in it gets its limits from its training images.
+        The same of images, or strips, that are not trained on. A set that is not in it gets its limits from
+        its training images.
     seed : int
         Of all chance.
 
@@ -296,16 +300,14 @@ def _looks(
 ) -> list[Look]:
     """Fit one look, or more where a set's images are of clearly different kinds."""
     pieces, others = (
-        [_described(_patches(piece)) for piece in _pieces(drawn, count, random)]
+        [_Piece.of(piece) for piece in _pieces(drawn, count, random)]
         for drawn, count in ((stacks, _PIECES), (held_out, _HELD_OUT_PIECES))
     )
-    means, held_out_means = (np.stack([_typical(piece) for piece in drawn]) for drawn in (pieces, others))
-    patches, held_out_patches = np.concatenate(pieces), np.concatenate(others)
-    sd = np.maximum(patches.std(axis=0), _LEAST_SD)
+    sd = np.maximum(np.concatenate([piece.patches for piece in pieces]).std(axis=0), _LEAST_SD)
     best: list[Look] = []
     least = np.inf
     for count in range(1, _MOST_LOOKS + 1):
-        kinds = _kinds(means / sd, count, random)
+        kinds = _kinds(np.stack([piece.typical for piece in pieces]) / sd, count, random)
         if np.bincount(kinds, minlength=count).min() < _FEWEST_PIECES:
             break
         looks = [
@@ -313,20 +315,53 @@ def _looks(
             for number in range(count)
         ]
         # The median: a held-out image may have a corner with nothing in it.
-        surprise = float(np.median(np.min([look.surprise(held_out_means) for look in looks], axis=0)))
+        surprise = float(np.median([min(piece.surprise(look) for look in looks) for piece in others]))
         if surprise < least - _LEAST_GAIN:
             best, least = looks, surprise
 
-    def limit(seen: NDArray[np.floating], held_out: NDArray[np.floating], count: float) -> float:
+    def limit(distances: Callable[[_Piece, Look], NDArray[np.floating]]) -> float:
         known, unknown = (
-            float(np.percentile(np.min([look.distance(values, count) for look in best], axis=0), _PERCENTILE))
-            for values in (seen, held_out)
+            float(
+                np.percentile(
+                    np.concatenate(
+                        [np.min([distances(piece, look) for look in best], axis=0) for piece in drawn]
+                    ),
+                    _PERCENTILE,
+                )
+            )
+            for drawn in (pieces, others)
         )
         return round(float(np.clip(unknown, known, _FARTHEST_LIMIT * known)), 4)
 
-    image_limit = limit(means, held_out_means, _PIECE_COUNT)
-    patch_limit = limit(patches, held_out_patches, 1)
+    image_limit = limit(lambda piece, look: look.distance(piece.typical[None], piece.count))
+    patch_limit = limit(lambda piece, look: look.distance(piece.patches, piece.area))
     return [dataclasses.replace(look, image_limit=image_limit, patch_limit=patch_limit) for look in best]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A piece of an image: its patches described, of how many without overlap, and of what area each."""
+
+    patches: NDArray[np.floating]
+    count: float
+    area: float
+
+    @classmethod
+    def of(cls, stack: Array) -> _Piece:
+        patches = _patches(stack)
+        seen = _with_something(patches)
+        described = descriptors([patch for patch, there in zip(patches, seen, strict=True) if there])
+        whole = stack.shape[0] * stack.shape[1] / PATCH_PX**2
+        return cls(described, whole * float(seen.mean()), _patch_area(patches))
+
+    @cached_property
+    def typical(self) -> NDArray[np.floating]:
+        return _typical(self.patches)
+
+    def surprise(self, look: Look) -> float:
+        """Return minus the log density of the piece, less a constant."""
+        distance = float(look.distance(self.typical[None], self.count)[0])
+        return len(look.mean) / 2 * distance**2 + look.log_volume(self.count)
 
 
 def _kinds(means: NDArray[np.floating], count: int, random: np.random.Generator) -> NDArray[np.integer]:
@@ -343,9 +378,10 @@ def _kinds(means: NDArray[np.floating], count: int, random: np.random.Generator)
         return np.zeros(len(means), int)
 
 
-def _fitted(name: str, pieces: Sequence[NDArray[np.floating]], sd: NDArray[np.floating]) -> Look:
+def _fitted(name: str, pieces: Sequence[_Piece], sd: NDArray[np.floating]) -> Look:
     """Fit the Gaussians of one look, as exact as a card keeps them."""
-    every, means = np.concatenate(pieces), np.stack([_typical(piece) for piece in pieces])
+    every = np.concatenate([piece.patches for piece in pieces])
+    means = np.stack([piece.typical for piece in pieces])
     mean = means.mean(axis=0).astype(np.float32)
     of_images, of_patches = (
         _unpacked_covariance(_packed_covariance(_shrunk((values - mean) / sd) * np.outer(sd, sd)))
@@ -648,9 +684,9 @@ def _correlation(a: Array, b: Array) -> NDArray[np.floating]:
     return (_average(a * b) + _LEAST_POWER) / np.sqrt(powers[0] * powers[1])
 
 
-def _described(patches: Sequence[Array]) -> NDArray[np.float64]:
-    """Describe the patches that there is something in."""
-    return descriptors([patch for patch, seen in zip(patches, _with_something(patches), strict=True) if seen])
+def _patch_area(patches: Sequence[Array]) -> float:
+    """Return the area of the patches of a small image as a share of a whole patch's."""
+    return patches[0].shape[1] * patches[0].shape[2] / PATCH_PX**2
 
 
 def _with_something(patches: Sequence[Array]) -> NDArray[np.bool_]:
@@ -680,8 +716,8 @@ def _noise_alone(described: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.all(
         [
             *(
-                np.abs(np.log2(powers[band + 1] / powers[band]) - _EMPTY_SLOPE) < _EMPTY_TOLERANCE
-                for band in (1, 2)
+                np.abs(np.log2(powers[band + 1] / powers[band]) - slope) < _EMPTY_TOLERANCE
+                for band, slope in zip((1, 2), _EMPTY_SLOPES, strict=True)
             ),
             *(np.abs(kurtosis[band] - 3) < 3 * _EMPTY_TOLERANCE for band in (1, 2)),
             *(np.abs(named[f"skewness {band}"]) < _EMPTY_TOLERANCE for band in (1, 2)),

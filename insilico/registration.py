@@ -6,10 +6,12 @@ falls in at an angle, and in DIC, every structure has a bright and a dark side, 
 constant shift like anything else, however its crops are turned.
 
 What is fitted here knows no sides. The input is described, at each pixel, by how strong its contrast is at
-several scales: the magnitudes of band-passed images and of their first and second Riesz transforms (Felsberg
-and Sommer, IEEE Transactions on Signal Processing 49:3136, 2001). They stay the same when an image is turned
-or mirrored, and a shadow to one side does not move them. The prediction is the sum of these measures,
-weighted by ridge regression, that explains most of the target. All that the regression needs are
+several scales: the amplitude of the monogenic signal (a band-passed image and its Riesz transform: Felsberg
+and Sommer, IEEE Transactions on Signal Processing 49:3136, 2001), and the same of the Riesz transforms of
+second and third order (Unser and Van De Ville, IEEE Transactions on Image Processing 19:636, 2010). These
+stay the same when an image is turned or mirrored, and at an edge or a line they do not depend on its
+profile, be it bright, dark, or bright on one side and dark on the other. The prediction is the sum of these
+measures, weighted by ridge regression, that explains most of the target. All that the regression needs are
 correlations, so it is made for every shift of the target at once, and the shift that lets most be explained
 is the one reported. Its standard error comes from leaving out one part of the field after another (jackknife:
 Efron and Stein, Annals of Statistics 9:586, 1981).
@@ -122,16 +124,15 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A shift (y, x), its standard error, and its correlation."""
+    """A shift (y, x) and, where they could be found, its standard error and its correlation."""
 
     place: Floats
     error_px: float = np.inf
     correlation: float = np.nan
-    inside: bool = False  # of the range that was searched
 
     @property
     def reliable(self) -> bool:
-        return self.inside and self.error_px <= MOST_ERROR_PX and bool(self.correlation >= LEAST_CORRELATION)
+        return self.error_px <= MOST_ERROR_PX and bool(self.correlation >= LEAST_CORRELATION)
 
 
 def estimate_shifts(
@@ -501,6 +502,8 @@ def _measures(plane: Array, rows: slice, columns: slice, reach: int) -> Array:
     frequency = np.sqrt(squared)
     frequency[0, 0] = 1
     along_y, along_x = ((1j * part / frequency).astype(np.complex64) for part in (y, x))
+    second = (along_y**2 - along_x**2, 2 * along_y * along_x)
+    third = (along_y * second[0] - along_x * second[1], along_x * second[0] + along_y * second[1])
     fine_only = 1 - gaussian(_COARSEST_PX)
     spectrum = fft.rfft2(pixels)
     inside = np.s_[_HALO_PX:-_HALO_PX, _HALO_PX:-_HALO_PX]
@@ -508,9 +511,8 @@ def _measures(plane: Array, rows: slice, columns: slice, reach: int) -> Array:
     for sigma_px in _BANDS_PX:
         band = spectrum * (gaussian(sigma_px) - gaussian(2 * sigma_px))
         for parts in (
-            (band,),
-            (band * along_y, band * along_x),
-            (band * (along_y**2 - along_x**2), band * 2 * along_y * along_x),
+            (band, band * along_y, band * along_x),
+            tuple(band * part for part in (*second, *third)),
         ):
             strength = sum(fft.irfft2(part, shape) ** 2 for part in parts)
             logarithm = fft.rfft2(np.log(strength + np.float32(_FAINT**2))) * fine_only
@@ -659,7 +661,7 @@ def _measured(blocks: Sequence[_Sums], whole: _Sums, others: _Sums | None) -> _M
         whole = _with(whole, others)
     explained = _explained(whole)
     place, inside = _peak(explained)
-    if len(blocks) < _FEWEST_BLOCKS:
+    if not inside or len(blocks) < _FEWEST_BLOCKS:
         return _Measured(place)
     y, x = _highest(explained)
     places, product, predicted, energy = [], 0.0, 0.0, 0.0
@@ -673,4 +675,4 @@ def _measured(blocks: Sequence[_Sums], whole: _Sums, others: _Sums | None) -> _M
     count = len(blocks)
     variance = np.var(places, axis=0).sum() * (count - 1)
     norm = np.sqrt(predicted * energy)
-    return _Measured(place, float(np.sqrt(variance)), product / norm if norm > 0 else np.nan, inside)
+    return _Measured(place, float(np.sqrt(variance)), product / norm if norm > 0 else np.nan)

@@ -114,7 +114,7 @@ def _source_range(wanted: range, factor: float, size: int) -> range:
 
 
 def _weights(factor: float, wanted: range, source: range, size: int) -> Any:
-    """Return the sparse matrix that makes the pixels ``wanted`` of those in ``source``, of ``size`` in all."""
+    """Return the sparse matrix that makes the pixels ``wanted`` of those in ``source``, ``size`` in all."""
     from scipy import sparse
 
     reach = max(1.0, 1 / factor)

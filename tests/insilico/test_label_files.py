@@ -93,6 +93,7 @@ class TestOutputs:
                     "version": tiny.three.card.created,
                     "hash": tiny.three.hash,
                     "labels": ["DAPI", "MAP2"],
+                    "out_of_distribution": None,
                 }
             ]
             assert told["parameters"] == {k: v for k, v in settings.to_json().items() if k != "resume"}

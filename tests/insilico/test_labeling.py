@@ -19,6 +19,7 @@ from insilico import LabelOptions, label
 from insilico.distribution import LogisticMixture
 from insilico.labeling import SMALLEST_SIDE_PX
 from insilico.options import STATISTICS
+from insilico.z_planes import network_planes
 from lincei.engine import open_engine
 from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
 from lincei.formats.lazy import LazyArray
@@ -79,7 +80,9 @@ class TestResult:
             assert picture.pixel_size_um == 0.3
             assert picture.modality == "fluorescence"
             assert picture.name == "cells"
-        assert result["mean"].read().std() > 0.3, "the tiny model must predict something for tests to mean it"
+        assert result["mean"].read().std() > 0.25, (
+            "the tiny model must predict something for tests to mean it"
+        )
 
     def test_it_does_not_change_the_input(self, tiny: TinyModels):
         image = gray(stack())
@@ -555,7 +558,8 @@ class TestStatistics:
 
         halo = tiny.three.card.halo_px
         tile = plan_tiles(60, 50, 1024, 4)[0]
-        scaled = standard_scaling(image).apply(read_tile(image, tile, halo))
+        eye = np.eye(3, dtype=np.float32)
+        scaled = network_planes(read_tile(image, tile, halo), standard_scaling(image), eye)
         with open_engine(tiny.three) as engine:
             outputs = engine.run(scaled[None])
         inside = (slice(halo, halo + 60), slice(halo, halo + 50))
@@ -643,6 +647,7 @@ class TestProvenance:
                 "version": tiny.three.card.created,
                 "hash": tiny.three.hash,
                 "labels": ["DAPI", "MAP2"],
+                "out_of_distribution": None,
             }
         ]
         assert told["models"][0]["version"]

@@ -33,8 +33,9 @@ from lincei.formats.lazy import LazyArray
 from lincei.image import Image
 from lincei.model import Model
 from lincei.model_card import Card
-from lincei.normalize import IntensityScaling, standard_scaling
+from lincei.normalize import standard_scaling
 from lincei.pattern import find_inputs
+from lincei.tiles import mirrored
 
 Array = NDArray[np.float32]
 
@@ -92,12 +93,12 @@ def informed(tiny_models_once: TinyModels, reference: Reference, tmp_path_factor
 
 class TestDescriptors:
     def test_turning_and_mirroring_a_patch_changes_nothing(self):
-        patch = stack_of(specks(1))[:128, :128].transpose(2, 0, 1)
+        # Of an odd side, so that each coarser band is made of the same pixels.
+        patch = stack_of(specks(1))[:129, :129].transpose(2, 0, 1)
         turned = [patch, np.rot90(patch, axes=(1, 2)), patch[:, ::-1], patch[:, :, ::-1]]
         described = descriptors(turned)
         assert described.shape == (4, len(DESCRIPTORS))
-        # Every second pixel that the next band is made of is another one then.
-        np.testing.assert_allclose(described, described[:1].repeat(4, axis=0), atol=0.3)
+        np.testing.assert_allclose(described, described[:1].repeat(4, axis=0), atol=1e-3)
 
     def test_uneven_light_is_only_in_the_coarsest(self):
         patch = stack_of(specks(1))[:128, :128].transpose(2, 0, 1)
@@ -170,8 +171,7 @@ class TestScore:
 
     def test_one_spoiled_patch_among_many_does_not_make_another_image(self, reference: Reference):
         stack = stack_of(specks(23, size=700))
-        stack[:128, :128] = -4
-        stack[10:20, 10:20] = 4
+        stack[:128, :128] = stack_of(noise(3, size=128))
         found = reference.score_stack(stack)
         assert found.score < 1
         assert found.patch_scores[0] > 1
@@ -211,7 +211,7 @@ class TestScore:
         both = fit_reference(
             {"mixed": kinds}, {"mixed": [stack_of(specks(3)), stack_of(-specks(4, radius=7.0))]}
         )
-        assert len(both.looks) == 2
+        assert len(both.looks) >= 2
         assert both.score_stack(stack_of(specks(5))).score < 1
 
 
@@ -257,7 +257,7 @@ class Counted(LazyArray):
         self.tile, self.pixels, self.seen = tile, 0, set()
 
     def _read(self, box: tuple[slice, ...]) -> NDArray[Any]:
-        rows, columns = (np.arange(part.start, part.stop) % self.tile.shape[1] for part in box[3:])
+        rows, columns = (mirrored(np.arange(part.start, part.stop), self.tile.shape[1]) for part in box[3:])
         result = self.tile[box[2]][:, rows[:, None], columns][None, None]
         result = result.repeat(box[0].stop - box[0].start, axis=0)
         self.pixels += result.size
@@ -272,15 +272,15 @@ class TestImage:
         assert found == reference.score_stack(seen(image, 3))
 
     def test_of_a_huge_one_little_is_read(self, reference: Reference):
-        tile = gray(0.5 * specks(61, size=512, planes=13)).read()[0, 0]
-        array = Counted(tile, 20_000)
-        found = score_image(reference, Image(array), IntensityScaling(20_000, 2000), plane_weights(13, 3))
-        assert found.score < 1.5
+        tile = gray(0.1 * specks(61, size=512, planes=13))
+        array = Counted(tile.read()[0, 0], 20_000)
+        found = score_image(reference, Image(array), standard_scaling(tile), plane_weights(13, 3))
+        assert found.score < 1
         assert array.pixels <= 25 * 3 * PATCH_PX**2
 
     def test_all_times_of_a_movie_count(self, reference: Reference):
         array = Counted(gray(specks(62)).read()[0, 0], 600, times=10)
-        score_image(reference, Image(array), IntensityScaling(20_000, 4000), plane_weights(3, 3))
+        score_image(reference, Image(array), standard_scaling(gray(specks(62))), plane_weights(3, 3))
         assert array.seen == set(range(10))
 
 
@@ -374,7 +374,7 @@ def known(real_data: Path) -> dict[str, Reference]:
     bacteria = real(real_data, "ecoli_phase_yfp/O3_R124_phase_pos_*.tif", 1, 2)
     bacteria += real(real_data, "ecoli_phase_yfp/O3_delta_phase_pos_*.tif", 1, 2)
     return {
-        "neurons": fit_reference({"neurons": [neurons[:512]]}, {"neurons": [neurons[580:806]]}),
+        "neurons": fit_reference({"neurons": [neurons[:512]]}, {"neurons": [neurons[648:738]]}),
         "bacteria": fit_reference({"bacteria": bacteria[::2]}, {"bacteria": bacteria[1::2]}),
     }
 
