@@ -176,7 +176,7 @@ def _dust(
 
 
 def _smear(
-    behind: Array, random: np.random.Generator, light: float
+    behind: Array, random: np.random.Generator, _light: float
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Draw a film of grease, thick here and thin there, wiped along one direction."""
     from scipy import ndimage
@@ -203,7 +203,6 @@ def _smear(
         moved = ndimage.map_coordinates(behind[..., plane], [rows, columns], order=1, mode="mirror")
         veiled = (1 - haze) * ndimage.gaussian_filter(moved, scatter_px) + shade
         result[..., plane] = behind[..., plane] * (1 - covered) + veiled * covered
-    del light
     return result, covered
 
 

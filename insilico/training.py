@@ -165,6 +165,7 @@ def train(
     settings = resolve_options(TrainOptions, options, overrides)
     out = Path(out)
     labels = _label_names(pairs)
+    curves = _curves(pairs)
     start = _start_model(settings)
     planes = settings.planes or max(pair.image.shape[2] for pair in pairs)
     pixel_size_um = settings.pixel_size_um or (start.card.pixel_size_um if start else None)
@@ -267,7 +268,7 @@ def train(
         trainer,
         config,
         labels={name: label_color(name, i) for i, name in enumerate(labels)},
-        curves=_curves(pairs),
+        curves=curves,
         options=settings,
         figures=figures,
         modalities=_modalities(pairs, settings),
