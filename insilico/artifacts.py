@@ -157,13 +157,13 @@ def _dust(
         solid[tuple(np.rint(path[:, inside]).astype(int))] = 1
         solid = (ndimage.distance_transform_edt(solid == 0) < random.uniform(1.0, 3.0)).astype(float)
     opacity = random.uniform(0.75, 1.0)
-    wavelength_um, pixel_size_um, condenser_na = 0.55, 0.5, 0.12
+    wavelength_um, pixel_size_um, condenser_na = 0.55, 0.5, 0.12  # about those of a 10x objective
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side, pixel_size_um)] * 2, indexing="ij"))
     pupil = frequency < 0.45 / wavelength_um
     spectrum = np.fft.fft2(1 - opacity * ndimage.gaussian_filter(solid, 0.6))
     light_through = []
     for distance_um in _focus(behind.shape[-1], random):
-        # Free propagation (Goodman, Introduction to Fourier Optics, eq. 4-20), then the lamp's finite size.
+        # Fresnel's transfer function (Goodman, Introduction to Fourier Optics, 4.2), then the lamp's size.
         wave = np.fft.ifft2(
             spectrum * pupil * np.exp(-1j * np.pi * wavelength_um * distance_um * frequency**2)
         )

@@ -226,9 +226,10 @@ def _label_one(
     from lincei.formats.scratch import ScratchArray
 
     made = {name: folder / path.name for name, path in paths.items()}
+    places = {made[name]: path for name, path in paths.items()}
     writers: dict[str, OmeZarrWriter] = {}
     with (
-        LabelJournal(folder, fingerprint, resume=options.resume) as journal,
+        LabelJournal(folder, fingerprint, places, resume=options.resume) as journal,
         contextlib.ExitStack() as files,
     ):
         if journal.changed:
@@ -264,7 +265,7 @@ def _label_one(
                 else:
                     save_image(result, made[name], progress=saving[name], cancelled=cancelled)
         files.close()  # what is open cannot be removed everywhere
-        journal.finish({made[name]: path for name, path in paths.items()})
+        journal.finish()
 
 
 def _result_bytes(image: Image, models: Sequence[Model], options: LabelOptions) -> int:

@@ -86,6 +86,8 @@ class LabelJournal:
         Made when missing; only one program at a time can have it.
     fingerprint : mapping of str to str
         From `fingerprint_of`.
+    places : mapping of Path to Path
+        From each finished file or folder in this folder to its final place.
     resume : bool
         Go on with what is there, when it has this fingerprint; anew otherwise.
 
@@ -102,8 +104,11 @@ class LabelJournal:
         When another program is at work on it, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], *, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: Mapping[str, str], places: Mapping[Path, Path], *, resume: bool
+    ) -> None:
         self.folder = folder
+        self._places = places
         self.changed: tuple[str, ...] = ()
         self.complete = False
         self._written: dict[PieceKey, int] = {}
@@ -142,21 +147,14 @@ class LabelJournal:
         self._append([*piece, checksum])
         self._written[piece] = checksum
 
-    def finish(self, places: Mapping[Path, Path]) -> None:
-        """Give finished files their final names and remove the folder.
-
-        Parameters
-        ----------
-        places : mapping of Path to Path
-            From each file or folder in this folder to its final place. One that is no longer there was put
-            in place before.
-        """
+    def finish(self) -> None:
+        """Give the finished files their final names and remove the folder."""
         if not self.complete:
             self._append("complete")
             self.complete = True
         with writable_errors(self.folder):
-            for made, place in places.items():
-                if made.exists():
+            for made, place in self._places.items():
+                if made.exists():  # otherwise it was put in place before
                     put_in_place(made, place)
         self.close()
         remove(self.folder)
@@ -199,6 +197,10 @@ class LabelJournal:
                 model, t, row, column, checksum = entry
                 self._written[model, t, row, column] = checksum
             kept += len(line)
+        if self.complete and not all(made.exists() or place.exists() for made, place in self._places.items()):
+            # What was put in place is gone again, and with it the pixels.
+            self.complete = False
+            self._written.clear()
         return kept if self._written else 0
 
     def _append(self, entry: Any) -> None:

@@ -29,7 +29,7 @@ from lincei.batch import BatchSummary
 from lincei.engine import Engine
 from lincei.errors import LinceiError, LinceiWarning
 from lincei.formats.scratch import ScratchArray
-from lincei.image import open_image, save_image
+from lincei.image import open_image, remove, save_image
 from lincei.progress import Progress
 
 PIECES = 20
@@ -320,12 +320,14 @@ class TestStopped:
         assert not computed
         assert tree(tmp_path / "out") == whole
 
+    @pytest.mark.parametrize("deleted", [False, True])
     def test_stopped_when_all_are_in_place_nothing_is_left_behind(
         self,
         tiny: TinyModels,
         sources: dict[str, Path],
         tmp_path: Path,
         kind: str,
+        deleted: bool,
         computed: Any,
         monkeypatch: pytest.MonkeyPatch,
     ):
@@ -339,17 +341,20 @@ class TestStopped:
         with monkeypatch.context() as patch:
             real = LabelJournal.finish
 
-            def finish(self: LabelJournal, places: Any) -> None:
+            def finish(self: LabelJournal) -> None:
                 patch.setattr(insilico.label_journal, "remove", stop)
-                real(self, places)
+                real(self)
 
             patch.setattr(LabelJournal, "finish", finish)
             with pytest.raises(KeyboardInterrupt):
                 run(sources[kind], tmp_path / "out")
         assert (tmp_path / "out" / ".cells.part").exists()
+        if deleted:
+            remove(next(path for path in (tmp_path / "out").iterdir() if path.name.startswith("cells.q95")))
         computed.clear()
-        assert run(sources[kind], tmp_path / "out", resume=True).notes != ()
-        assert not computed
+        summary = run(sources[kind], tmp_path / "out", resume=True)
+        assert (summary.notes == ()) == deleted
+        assert len(computed) == (PIECES if deleted else 0)
         assert tree(tmp_path / "out") == whole
 
     def test_two_runs_do_not_write_the_same_result(
