@@ -51,6 +51,7 @@ wheel: $(VENV)/.installed-test ## Build the wheel and the source distribution in
 benchmarks: $(VENV)/.installed-test ## Measure speed and memory on this machine (see benchmarks/README.md)
 	$(BIN)/python benchmarks/command_start.py
 	$(BIN)/python benchmarks/label_speed.py
+	$(BIN)/python benchmarks/focus_speed.py
 	$(BIN)/python benchmarks/compare_distributions.py --minutes $(MINUTES) --out build/benchmarks
 
 system-packages: ## Install the Debian packages that the tests use, or name what is missing

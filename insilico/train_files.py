@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +12,7 @@ from insilico.pair_files import TrainingPair
 from insilico.training import train
 from lincei.errors import CancelledError, LinceiWarning
 from lincei.progress import CancelCheck, ProgressCallback
-from lincei.training import TrainingStoppedError
+from lincei.training import TrainingStoppedError, typed_command
 
 if TYPE_CHECKING:
     from lincei.model import Model
@@ -47,9 +44,8 @@ def train_files(
     CancelledError
         When it was stopped; the state is kept.
     """
-    command = "lincei " + " ".join(_quoted(word) for word in sys.argv[1:] if word != "--resume")
     try:
-        return train(pairs, out, options, command=command, progress=progress, cancelled=cancelled)
+        return train(pairs, out, options, command=typed_command(), progress=progress, cancelled=cancelled)
     except TrainingStoppedError as stopped:
         warnings.warn(
             f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
@@ -58,11 +54,3 @@ def train_files(
             stacklevel=2,
         )
         raise CancelledError from stopped
-
-
-def _quoted(word: str) -> str:
-    """Quote a word of the command, with the data folder by its variable: the card is read elsewhere."""
-    data = os.environ.get("LINCEI_DATA", "")
-    if data and data in word:
-        return '"' + word.replace(data, "$LINCEI_DATA") + '"'
-    return shlex.quote(word)

@@ -32,7 +32,14 @@ from lincei.pixel_size import resampled, zoom_factor
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report
 from lincei.recalibration import best_factor
 from lincei.tiles import mirrored
-from lincei.training import LoopResult, LoopSettings, fingerprint_of, run_loop, training_precision
+from lincei.training import (
+    LoopResult,
+    LoopSettings,
+    fingerprint_of,
+    remove_state,
+    run_loop,
+    training_precision,
+)
 
 if TYPE_CHECKING:
     from insilico.network import NetworkConfig
@@ -291,15 +298,8 @@ def train(
         out_of_distribution=_look_of(split).to_json(),
         cover=cover,
     )
-    _remove_state(state)
+    remove_state(state)
     return model
-
-
-def _remove_state(state: Path) -> None:
-    for path in state.glob("*"):
-        path.unlink()
-    if state.exists():
-        state.rmdir()
 
 
 def stain_of(name: str) -> str | None:

@@ -72,3 +72,43 @@ def ssim(prediction: Array, truth: Array, data_range: float = 1.0) -> float:
 def coverage(low: Array, high: Array, truth: Array) -> float:
     """Share of pixels whose truth lies between ``low`` and ``high``, both included."""
     return float(np.mean((truth >= low) & (truth <= high)))
+
+
+def calibration_error(confidence: Array, correct: Array, bins: int = 15) -> float:
+    """Expected calibration error: how far stated probabilities are from how often they come true.
+
+    Parameters
+    ----------
+    confidence : ndarray, shape (N,)
+        Probability of the answer that was given, 0 to 1.
+    correct : ndarray, shape (N,)
+        Whether it was right.
+    bins : int
+        Equal parts of 0 to 1; in each, mean confidence and share of right answers are compared.
+
+    Returns
+    -------
+    float
+        Mean difference, weighted with the number of answers in each bin.
+
+    References
+    ----------
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
+
+    Examples
+    --------
+    >>> round(calibration_error(np.array([0.9, 0.9]), np.array([True, False])), 6)
+    0.4
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    differences = np.bincount(place, confidence - correct, minlength=bins)
+    return float(np.abs(differences).sum() / counts.sum())
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    """Spearman correlation: Pearson's of the ranks, ties sharing theirs. NaN when one of them is constant."""
+    from scipy.stats import rankdata
+
+    return pearson_r(rankdata(a), rankdata(b))

@@ -1,11 +1,17 @@
-"""Optics of the microscope: how a thin, weakly refracting specimen looks through it.
+"""Optics of the microscope, and the camera: how specimens look in transmitted light and in fluorescence.
 
-Each transfer function is an array over spatial frequency, for `numpy.fft.rfft2`. A specimen that delays the
-light by a phase phi (radians) and absorbs the share mu of it looks like
+**Transmitted light.** Each transfer function is an array over spatial frequency, for `numpy.fft.rfft2`. A
+thin specimen that delays the light by a phase phi (radians) and absorbs the share mu of it looks like
 
     1 + F^-1[T_phase F[phi] + T_absorption F[mu]]
 
 where even light without a specimen is 1. The approximation holds while phi and mu are well below 1.
+
+**Fluorescence.** Every point glows for itself, so that intensities add up: the image out of focus is the
+sharp one convolved with `defocus_kernel`. The same holds, nearly, for stained sections in bright field.
+
+**Camera.** Light in photoelectrons becomes gray values by `exposed`, `vignetted`, `with_shot_noise`,
+`with_read_noise`, `with_offset` and `saturated`, in this order; each can be left out.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 WeakObject = Literal["phase", "absorption"]
 
@@ -257,3 +263,199 @@ def _coherence(
         frequency, radius, values.imag, right=0
     )
     return smooth * np.exp(-1j * curvature * frequency**2)
+
+
+def defocus_psf(
+    radius_um: ArrayLike,
+    defocus_um: float,
+    *,
+    na: float = 0.5,
+    wavelength_um: float = 0.5,
+    refractive_index: float = 1.0,
+) -> NDArray[np.float64]:
+    """Return the point spread function of a defocused circular aperture, in scalar diffraction theory.
+
+    Parameters
+    ----------
+    radius_um : array_like
+        Distances from the optical axis in um, of any shape.
+    defocus_um : float
+        Distance from focus in um; its sign does not matter.
+    na : float
+        Numerical aperture of the objective.
+    wavelength_um : float
+        Wavelength in vacuum, in um.
+    refractive_index : float
+        Of the medium between specimen and objective.
+
+    Returns
+    -------
+    ndarray
+        Intensities of the shape of ``radius_um``, not normalized: 0.25 in focus on the axis.
+
+    Raises
+    ------
+    ValueError
+        When the numerical aperture is none that an objective in this medium can have, or a length is not
+        above 0.
+
+    Notes
+    -----
+    Born and Wolf, Principles of Optics, section 8.8; as used by Yang et al., BMC Bioinformatics 19:77 (2018):
+    | integral from 0 to 1 of J0(k (NA / n) r rho) exp(-i k rho^2 z (NA / n)^2 / 2) rho d rho |^2 with
+    k = 2 pi n / lambda. The area under it, 2 pi times the integral over r dr, is pi (n / (k NA))^2 at any
+    defocus: light is spread, not lost.
+
+    Examples
+    --------
+    >>> defocus_psf([0.0, 1.0], 0.0).round(8).tolist()
+    [0.25, 0.00114256]
+    >>> round(float(defocus_psf(0.0, 1.0)), 5)
+    0.20264
+    """
+    from scipy.special import j0, roots_legendre
+
+    _check_objective(na, wavelength_um, refractive_index)
+    radius = np.abs(np.asarray(radius_um, np.float64))
+    wavenumber = 2 * np.pi * refractive_index / wavelength_um
+    aperture = na / refractive_index
+    phase = wavenumber * defocus_um * aperture**2 / 2
+    # Enough nodes for the fastest oscillation across the pupil: Gauss-Legendre needs a little more than two
+    # for each period.
+    fastest = 2 * abs(phase) + wavenumber * aperture * float(radius.max(initial=0.0))
+    nodes, weights = roots_legendre(32 + int(0.6 * fastest))
+    rho, weights = (nodes + 1) / 2, weights / 2
+    pupil = weights * rho * np.exp(-1j * phase * rho**2)
+    field = j0(wavenumber * aperture * radius[..., None] * rho) @ pupil
+    intensity: NDArray[np.float64] = np.abs(field) ** 2
+    return intensity
+
+
+def defocus_kernel(
+    defocus_um: float,
+    *,
+    pixel_size_um: float = 0.65,
+    na: float = 0.5,
+    wavelength_um: float = 0.5,
+    refractive_index: float = 1.0,
+) -> NDArray[np.float32]:
+    """Return `defocus_psf` as a camera sees it: on its pixels, as shares of the light that add up to 1.
+
+    Parameters
+    ----------
+    defocus_um : float
+        Distance from focus in um.
+    pixel_size_um : float
+        Pixel size in the specimen, in um.
+    na, wavelength_um, refractive_index : float
+        As for `defocus_psf`.
+
+    Returns
+    -------
+    ndarray
+        Shape (2 R + 1, 2 R + 1), float32, its center at [R, R]. R holds the paraxial blur disk and the first
+        rings around it; the little light farther out (2 % in focus) is added in proportion.
+
+    Raises
+    ------
+    ValueError
+        As `defocus_psf` does.
+    """
+    _check_objective(na, wavelength_um, refractive_index)
+    if pixel_size_um <= 0:
+        raise ValueError(f"pixel_size_um must be above 0, not {pixel_size_um:g}")
+    disk_um = blur_diameter_um(defocus_um, na=na, refractive_index=refractive_index) / 2
+    rings_um = 5 * wavelength_um / na
+    reach = int(np.ceil((disk_um + rings_um) / pixel_size_um))
+    # Light falls onto the whole pixel: its mean over places within it, as many as the rings need.
+    within = max(3, 1 + 2 * int(np.ceil(2 * pixel_size_um * na / wavelength_um)))
+    steps = np.arange(-reach * within - within // 2, reach * within + within // 2 + 1) / within
+    radius = np.linspace(0, np.hypot(steps[-1], steps[-1]) * pixel_size_um, 4096)
+    profile = defocus_psf(
+        radius, defocus_um, na=na, wavelength_um=wavelength_um, refractive_index=refractive_index
+    )
+    fine = np.interp(np.hypot(steps[:, None], steps[None]) * pixel_size_um, radius, profile)
+    side = 2 * reach + 1
+    kernel = fine.reshape(side, within, side, within).mean(axis=(1, 3))
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def blur_diameter_um(defocus_um: float, *, na: float = 0.5, refractive_index: float = 1.0) -> float:
+    """Return the diameter of the blur disk of a defocused point in paraxial geometry, in um: 2 z NA / n."""
+    return 2 * abs(defocus_um) * na / refractive_index
+
+
+def exposed(light: NDArray[Any], photoelectrons: float) -> NDArray[np.float32]:
+    """Return an image whose mean is a number of photoelectrons per pixel: light times exposure time.
+
+    Parameters
+    ----------
+    light : ndarray
+        Relative light, at least 0.
+    photoelectrons : float
+        Mean number of photoelectrons per pixel, for light whose mean is 1.
+    """
+    return (np.asarray(light, np.float32) * np.float32(photoelectrons)).astype(np.float32)
+
+
+def vignetted(
+    light: NDArray[Any], strength: float, center: tuple[float, float] = (0.5, 0.5)
+) -> NDArray[np.float32]:
+    """Return an image that is darker toward its corners.
+
+    Parameters
+    ----------
+    light : ndarray, shape (Y, X)
+        The image.
+    strength : float
+        Share of the light that is missing half a diagonal away from the center; 0 to 1.
+    center : (float, float)
+        Brightest place, as shares of the height and of the width.
+
+    Notes
+    -----
+    The light falls off with the square of the distance, the first term of any smooth fall-off.
+    """
+    height, width = light.shape[-2:]
+    y = (np.arange(height, dtype=np.float32) + 0.5 - center[0] * height)[:, None]
+    x = (np.arange(width, dtype=np.float32) + 0.5 - center[1] * width)[None]
+    falloff = 1 - np.float32(4 * strength / (height**2 + width**2)) * (y**2 + x**2)
+    return (np.asarray(light, np.float32) * np.clip(falloff, 0, None)).astype(np.float32)
+
+
+def with_shot_noise(photoelectrons: NDArray[Any], random: np.random.Generator) -> NDArray[np.float32]:
+    """Return counts of photoelectrons: each pixel drawn from the Poisson distribution of its mean."""
+    return random.poisson(np.clip(photoelectrons, 0, None)).astype(np.float32)
+
+
+def with_read_noise(
+    photoelectrons: NDArray[Any], sd: float, random: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return an image with normally distributed noise of the readout, of standard deviation ``sd``."""
+    noise = random.standard_normal(np.shape(photoelectrons), np.float32)
+    return (np.asarray(photoelectrons, np.float32) + np.float32(sd) * noise).astype(np.float32)
+
+
+def with_offset(values: NDArray[Any], gain: float, offset: float) -> NDArray[np.float32]:
+    """Return gray values, not rounded yet: ``gain`` per photoelectron above the camera's ``offset``."""
+    return (np.asarray(values, np.float32) * np.float32(gain) + np.float32(offset)).astype(np.float32)
+
+
+def saturated(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:
+    """Return whole gray values of a camera of so many bits; what is above the brightest is cut off."""
+    if not 1 <= bits <= 16:
+        raise ValueError(f"bits must be 1 to 16, not {bits}")
+    return np.clip(np.rint(values), 0, 2**bits - 1).astype(np.uint16)
+
+
+def _check_objective(na: float, wavelength_um: float, refractive_index: float) -> None:
+    """Refuse optics that cannot be."""
+    if wavelength_um <= 0 or refractive_index <= 0:
+        raise ValueError(
+            f"wavelength_um and refractive_index must be above 0, "
+            f"not {wavelength_um:g} and {refractive_index:g}"
+        )
+    if not 0 < na <= refractive_index:
+        raise ValueError(
+            f"na must be above 0 and at most the refractive index ({refractive_index:g}), not {na:g}"
+        )

@@ -345,13 +345,24 @@ def _sequential_table() -> RGB:
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(lab, axis=0), axis=1))])
     even = np.linspace(0.0, travelled[-1], 256)
     lab = np.stack([np.interp(even, travelled, lab[:, i]) for i in range(3)], axis=1)
-    table: RGB = np.round(np.clip(_oklab_to_srgb(lab), 0, 1) * 255).astype(np.uint8)
+    table: RGB = np.round(np.clip(oklab_to_srgb(lab), 0, 1) * 255).astype(np.uint8)
     table.setflags(write=False)
     return table
 
 
-def _oklab_to_srgb(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Convert OKLab, shape (N, 3), to sRGB from 0 to 1 (Ottosson 2020; IEC 61966-2-1 for the gamma)."""
+def oklab_to_srgb(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Convert OKLab to sRGB (Ottosson 2020; IEC 61966-2-1 for the gamma).
+
+    Parameters
+    ----------
+    lab : ndarray, shape (..., 3)
+        Lightness from 0 to 1, a and b.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., 3)
+        0 to 1; above 1 for colors that no screen shows.
+    """
     to_lms = np.array(
         [
             [1.0, 0.3963377774, 0.2158037573],

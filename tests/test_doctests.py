@@ -8,13 +8,14 @@ import pkgutil
 
 import pytest
 
+import focusqc
 import insilico
 import lincei
 import sample_data
 
 MODULES = sorted(
     found.name
-    for package in (insilico, lincei, sample_data)
+    for package in (focusqc, insilico, lincei, sample_data)
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
 # Import the networks' library, which belongs to the extra lincei[train].
@@ -32,5 +33,5 @@ def test_examples_do_what_they_show(name: str) -> None:
 def test_examples_are_found() -> None:
     """Hold the test above to its task: some modules are known to have examples."""
     finder = doctest.DocTestFinder()
-    for name in ("lincei.tiles", "lincei.pixel_size", "insilico.z_planes"):
+    for name in ("lincei.tiles", "lincei.pixel_size", "insilico.z_planes", "focusqc.levels"):
         assert any(test.examples for test in finder.find(importlib.import_module(name)))

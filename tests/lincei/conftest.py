@@ -24,7 +24,9 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LINCEI_MODELS", str(folder))
     shipped = lincei.model._shipped_folders
     monkeypatch.setattr(
-        lincei.model, "_shipped_folders", lambda: [f for f in shipped() if f.parent.name != "insilico"]
+        lincei.model,
+        "_shipped_folders",
+        lambda: [f for f in shipped() if f.parent.name not in ("insilico", "focusqc")],
     )
     monkeypatch.setattr(platformdirs, "user_data_path", lambda *a, **k: tmp_path / "user data")
     return folder

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,40 +180,6 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(
     with pytest.raises(RuntimeError):
         write_page(example_page(), tmp_path / "index.html")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    """A real browser without a window, that notes its console and every request."""
-    driver_path = shutil.which("chromedriver")
-    browser_path = (
-        shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    )
-    if driver_path is None or browser_path is None:
-        pytest.skip(
-            "no Chromium with its driver: `make system-packages` installs chromium and chromium-driver"
-        )
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser_path
-    for flag in (
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"),
-        *(
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-        ),
-    ):
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def requests_of(browser: Any, page: str) -> set[str]:

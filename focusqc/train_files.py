@@ -1,0 +1,128 @@
+"""Training from files: finds the sharp images, names their groups, and says what a stop leaves behind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focusqc.options import TrainFocusOptions
+from focusqc.training import train
+from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
+from lincei.pattern import InputGroup, find_inputs
+from lincei.progress import CancelCheck, ProgressCallback
+from lincei.training import TrainingStoppedError, typed_command
+
+if TYPE_CHECKING:
+    from lincei.image import Image
+    from lincei.model import Model
+
+
+def train_files(
+    inputs: Sequence[str],
+    out: str | Path,
+    options: TrainFocusOptions,
+    *,
+    split_by: str = "",
+    measure_on: Sequence[str] = (),
+    progress: ProgressCallback | None = None,
+    cancelled: CancelCheck | None = None,
+) -> Model:
+    """Train from sharp images in files.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files, folders or patterns (see `lincei.pattern`), each optionally with a name before it:
+        ``"cells=A/*.tif"``. Each is a set, and all sets count alike.
+    out : str or Path
+        Folder of the model.
+    options : TrainFocusOptions
+        The options.
+    split_by : str
+        A placeholder (``"well"``, ``"name"``): images of which it has one value are held out together. Of
+        sets whose pattern does not hold it, each image stands for itself.
+    measure_on : sequence of str
+        ``"NAME=PATTERN"`` of sharp images that are only measured on.
+    progress, cancelled : callable, optional
+        See `lincei.progress`.
+
+    Raises
+    ------
+    UsageError
+        When nothing is given, a name is given twice, or no pattern holds the placeholder.
+    LinceiError
+        As `focusqc.train` does.
+    CancelledError
+        When it was stopped; the state is kept.
+    """
+    if not inputs:
+        raise UsageError("no sharp images are given", "", "Add --input PATTERN.")
+    sets, groups = _opened(inputs, split_by, "--input")
+    measured, _ = _opened(measure_on, "", "--measure-on")
+    try:
+        return train(
+            sets,
+            out,
+            options,
+            measure_on=measured,
+            groups=groups,
+            command=typed_command(),
+            progress=progress,
+            cancelled=cancelled,
+        )
+    except TrainingStoppedError as stopped:
+        warnings.warn(
+            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
+            "with --resume to go on.",
+            LinceiWarning,
+            stacklevel=2,
+        )
+        raise CancelledError from stopped
+
+
+def _opened(
+    inputs: Sequence[str], split_by: str, flag: str
+) -> tuple[Mapping[str, list[Image]], dict[str, str]]:
+    """Open sets of images; return them by name, and the group of each image."""
+    sets: dict[str, list[Image]] = {}
+    groups: dict[str, str] = {}
+    for number, text in enumerate(inputs):
+        name, pattern = _name_and_pattern(text)
+        if not name:
+            name = f"set {number + 1}" if len(inputs) > 1 else ""
+        if name in sets:
+            raise UsageError(
+                f"{flag} names two sets {name!r}", "", "Give each a name of its own: NAME=PATTERN."
+            )
+        found = find_inputs([pattern])
+        sets[name] = [_open(group) for group in found]
+        for group, image in zip(found, sets[name], strict=True):
+            if split_by in group.captures:
+                groups[image.name] = str(group.captures[split_by])
+    if split_by and not groups:
+        raise UsageError(
+            f"--split-by is {split_by!r}, which no pattern of {flag} holds",
+            "",
+            f"Write {{{split_by}}} where the value stands in the names, such as plate_{{{split_by}}}_*.tif.",
+        )
+    return sets, groups
+
+
+def _name_and_pattern(text: str) -> tuple[str, str]:
+    """Part ``NAME=PATTERN``; a path may hold '=' itself, after its first separator."""
+    name, equals, pattern = text.partition("=")
+    if not equals or any(mark in name for mark in "/\\*{.") or Path(text).exists():
+        return "", text
+    return name, pattern
+
+
+def _open(group: InputGroup) -> Image:
+    """Open an input; a damaged one is named."""
+    try:
+        return group.open()
+    except LinceiError as error:
+        raise LinceiError(
+            error.what, error.where or group.source, error.what_to_do or "Leave it out of --input."
+        ) from error
