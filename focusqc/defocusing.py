@@ -30,7 +30,7 @@ _SIDE_PX = PATCH_PX + 2 * MARGIN_PX
 # pixels looks more geometric, a lower one has wider rings.
 _APERTURES = (0.5, 0.35, 0.75)
 # The share of patches seen through the reference optics themselves.
-_REFERENCE_SHARE = 0.5
+_REFERENCE_SHARE = 0.7
 
 
 @dataclass(frozen=True)

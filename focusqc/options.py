@@ -98,14 +98,14 @@ class TrainFocusOptions(Options):
         choices=("fluorescence", "H&E"),
     )
     synthetic_share: float = option(
-        0.3,
+        0.2,
         "Share of drawn scenes (points, threads, disks) among the training images; they make a model for "
         "other specimens than those at hand.",
         minimum=0,
         maximum=1,
     )
     magnification: float = option(
-        3.0, "Half of the images are enlarged while training, by up to this factor.", minimum=1, maximum=6
+        3.0, "A third of the images are enlarged while training, by up to this factor.", minimum=1, maximum=6
     )
     resume: bool = option(False, "Go on with a training of the same images and options that was stopped.")
     data_credit: str = option(

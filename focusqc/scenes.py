@@ -17,6 +17,9 @@ Array = NDArray[np.float32]
 
 # Side of a drawn scene, and the longest side of what is cut from a larger image.
 SCENE_PX = 512
+# Shares of the images that are neither enlarged nor softened, and of the others that are softened. The more are
+# changed, the less is a crisp image's first level told from sharp; the fewer, the more blurred soft ones seem.
+_AS_THEY_ARE, _SOFT = 0.65, 0.25
 # A mask that answers to noise and hardly to structures, and its response to white noise of variance 1.
 _SECOND_DIFFERENCES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _RESPONSE = 36
@@ -97,7 +100,7 @@ def noise_sd(plane: NDArray[np.generic]) -> float:
 
 
 def has_structure(plane: NDArray[np.generic]) -> bool:
-    """Tell whether anything stands out from a fluorescence image's noise: an empty field has nothing to teach."""
+    """Tell whether anything stands out from the noise of fluorescence: empty fields have nothing to teach."""
     from scipy import ndimage
 
     values = np.asarray(plane, np.float32)
@@ -231,9 +234,9 @@ def softened(scene: Array, random: np.random.Generator) -> Array:
     """
     from scipy import ndimage
 
-    if random.random() < 0.3:
+    if random.random() < _SOFT:
         scene = ndimage.gaussian_filter(scene, random.uniform(0.4, 2.5), mode="reflect")
-    if random.random() < 0.3:
+    if random.random() < _SOFT:
         haze = ndimage.gaussian_filter(scene, random.uniform(5, 25), mode="reflect")
         scene = scene + haze * np.float32(random.uniform(0.1, 1.5))
     return scene
@@ -271,8 +274,8 @@ def scene_from(
         return softened(drawn_scene(random), random)
     images = sets[int(random.integers(len(sets)))]
     image = images[int(random.integers(len(images)))]
-    # Half of them as they are: that is how images of the kind that was trained on will come.
-    if random.random() < 0.5:
+    # Most of them as they are: that is how images of the kind that was trained on will come.
+    if random.random() < _AS_THEY_ARE:
         return magnified(image.light, 1.0, random)
     factor = float(np.exp(random.uniform(-0.5, 1) * np.log(magnification)))
     scene = magnified(image.light, factor, random)

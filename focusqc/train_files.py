@@ -59,6 +59,11 @@ def train_files(
     """
     if not inputs:
         raise UsageError("no sharp images are given", "", "Add --input PATTERN.")
+    for text in measure_on:
+        if not _name_and_pattern(text)[0]:
+            raise UsageError(
+                f"--measure-on is {text!r}, without a name", "", "Give it one for the card: NAME=PATTERN."
+            )
     sets, groups = _opened(inputs, split_by, "--input")
     measured, _ = _opened(measure_on, "", "--measure-on")
     try:
@@ -84,10 +89,10 @@ def train_files(
 
 def _opened(
     inputs: Sequence[str], split_by: str, flag: str
-) -> tuple[Mapping[str, list[Image]], dict[str, str]]:
-    """Open sets of images; return them by name, and the group of each image."""
+) -> tuple[Mapping[str, list[Image]], dict[str, dict[str, str]]]:
+    """Open sets of images; return them by name, and for each the groups of its images."""
     sets: dict[str, list[Image]] = {}
-    groups: dict[str, str] = {}
+    groups: dict[str, dict[str, str]] = {}
     for number, text in enumerate(inputs):
         name, pattern = _name_and_pattern(text)
         if not name:
@@ -98,10 +103,12 @@ def _opened(
             )
         found = find_inputs([pattern])
         sets[name] = [_open(group) for group in found]
-        for group, image in zip(found, sets[name], strict=True):
-            if split_by in group.captures:
-                groups[image.name] = str(group.captures[split_by])
-    if split_by and not groups:
+        groups[name] = {
+            image.name: str(group.captures[split_by])
+            for group, image in zip(found, sets[name], strict=True)
+            if split_by in group.captures
+        }
+    if split_by and not any(groups.values()):
         raise UsageError(
             f"--split-by is {split_by!r}, which no pattern of {flag} holds",
             "",

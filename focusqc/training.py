@@ -34,6 +34,7 @@ from lincei.errors import LinceiError, LinceiWarning
 from lincei.image import Image
 from lincei.keras_network import import_keras
 from lincei.metrics import calibration_error, rank_correlation
+from lincei.model import check_target
 from lincei.options import resolve_options
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report, stop_if_cancelled
 from lincei.recalibration import best_factor
@@ -97,7 +98,7 @@ def train(
     options: TrainFocusOptions | None = None,
     *,
     measure_on: Mapping[str, Sequence[Image]] | None = None,
-    groups: Mapping[str, str] | None = None,
+    groups: Mapping[str, Mapping[str, str]] | None = None,
     command: str = "",
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
@@ -116,9 +117,9 @@ def train(
         The options; single ones can be given as keywords.
     measure_on : mapping of str to sequences of Image, optional
         Sharp images of other cells or microscopes, which are only measured on.
-    groups : mapping of str to str, optional
-        From an image's name to its group (well, slide); images of one group are held out together. By default
-        each image is a group.
+    groups : mapping of str to mappings of str to str, optional
+        For a set (``""`` where there is only one), from an image's name to its group (well, slide); images of
+        one group are held out together. By default each image is a group.
     command : str, optional
         What the user typed, for the card.
     progress, cancelled : callable, optional
@@ -132,7 +133,8 @@ def train(
     Raises
     ------
     LinceiError
-        When an image is no single plane, is too small, or has nothing in it.
+        Before any training: when an image is no single plane, is too small or of another modality, there is
+        nothing in any image of a set, or something else than a model lies at ``out``.
     lincei.training.TrainingStoppedError
         When it was cancelled; ``resume=True`` goes on.
     """
@@ -140,22 +142,24 @@ def train(
     from focusqc.network import FocusNetworkConfig, build_trainer
 
     settings = resolve_options(TrainFocusOptions, options, overrides)
-    out = Path(out)
+    out = Path(out).expanduser().absolute()
+    check_target(out, replace=True)
     bright_field = settings.modality == "H&E"
     cameras, usual = (
         (BRIGHT_FIELD, USUAL_BRIGHT_FIELD) if bright_field else (FLUORESCENCE, USUAL_FLUORESCENCE)
     )
     sets = dict(images) if isinstance(images, Mapping) else {"": images}
     report(progress, Progress("reading the images", 0, 0))
-    fields = with_structure(sharp_fields(sets, groups or {}), bright_field)
-    other = with_structure(sharp_fields(measure_on or {}, {}), bright_field)
+    fields = with_structure(sharp_fields(sets, groups or {}, settings.modality), bright_field)
+    other = with_structure(sharp_fields(measure_on or {}, {}, settings.modality), bright_field)
     split = split_fields(fields)
     state = out.with_name(f"{out.name}.training")
     config = FocusNetworkConfig(settings.width)
     fingerprint = fingerprint_of(
-        {**settings.to_json(), "resume": False, "max_minutes": 0},
+        # A stopped training may be given more time, and another credit.
+        {**settings.to_json(), "resume": False, "max_minutes": 0, "license": "", "data_credit": ""},
         config.to_json(),
-        [field.name for field in fields],
+        [[field.name, field.set_name, field.group] for field in fields],
         *[np.ascontiguousarray(field.plane) for field in fields],
     )
     keras.utils.set_random_seed(settings.seed)
@@ -297,14 +301,21 @@ def ranked_score(probabilities: NDArray[Any], levels: NDArray[Any]) -> float:
     return float(np.mean(np.sum((np.cumsum(probabilities, axis=-1) - reached) ** 2, axis=-1)))
 
 
-def sharp_fields(sets: Mapping[str, Sequence[Image]], groups: Mapping[str, str]) -> list[SharpField]:
+def sharp_fields(
+    sets: Mapping[str, Sequence[Image]],
+    groups: Mapping[str, Mapping[str, str]],
+    modality: str = "fluorescence",
+) -> list[SharpField]:
     """Read sharp images as planes.
 
     Raises
     ------
     LinceiError
-        When an image has several z planes, is smaller than two patches, or is constant.
+        When an image has several z planes, is smaller than two patches, is known to be of another modality,
+        or has pixels that are no numbers.
     """
+    # A stained section in color is seen in bright field.
+    suited = (None, "H&E", "bright field") if modality == "H&E" else (None, modality)
     fields = []
     for set_name, images in sets.items():
         for image in images:
@@ -315,6 +326,12 @@ def sharp_fields(sets: Mapping[str, Sequence[Image]], groups: Mapping[str, str])
                     f"it has {planes} z planes, of which only some are sharp",
                     where,
                     "Train on single sharp planes: `lincei focus` names the sharpest of a stack.",
+                )
+            if image.modality not in suited:
+                raise LinceiError(
+                    f"it is known to be {image.modality}, and the model is for {modality}",
+                    where,
+                    "Leave it out: only where blur adds up can it be simulated.",
                 )
             if min(height, width) < 2 * PATCH_PX:
                 raise LinceiError(
@@ -328,42 +345,38 @@ def sharp_fields(sets: Mapping[str, Sequence[Image]], groups: Mapping[str, str])
                 raise LinceiError("it has pixels that are no numbers", where, "Leave it out, or repair it.")
             for t in range(times):
                 for c in range(channels):
-                    plane = pixels[t, c]
-                    if plane.min() == plane.max():
-                        raise LinceiError(
-                            "it is constant: there is nothing to learn from", where, "Leave it out."
-                        )
                     name = image.name + (f" channel {c}" if channels > 1 else "")
                     name += f" time {t}" if times > 1 else ""
-                    group = groups.get(image.name, image.name)
-                    fields.append(SharpField(name, plane, f"{set_name}/{group}", set_name))
+                    group = groups.get(set_name, {}).get(image.name, image.name)
+                    fields.append(SharpField(name, pixels[t, c], f"{set_name}/{group}", set_name))
     return fields
 
 
 def with_structure(fields: Sequence[SharpField], bright_field: bool) -> list[SharpField]:
-    """Leave out empty fields of fluorescence, with a warning: nothing in them tells whether they are sharp.
+    """Leave out empty fields, with a warning: nothing in them tells whether they are sharp.
 
     Raises
     ------
     LinceiError
-        When none is left.
+        When none of a set is left; it is named.
     """
-    if bright_field:
-        return list(fields)
-    kept = [field for field in fields if has_structure(field.plane)]
+    kept = []
     for field in fields:
-        if field not in kept:
+        if field.plane.min() < field.plane.max() and (bright_field or has_structure(field.plane)):
+            kept.append(field)
+        else:
             warnings.warn(
                 f"{field.name}: nothing stands out from its noise, so it is left out.",
                 LinceiWarning,
                 stacklevel=3,
             )
-    if fields and not kept:
-        raise LinceiError(
-            "nothing stands out from the noise in any of the images",
-            fields[0].name,
-            "Give images of specimens.",
-        )
+    for name in dict.fromkeys(field.set_name for field in fields):
+        if not any(field.set_name == name for field in kept):
+            raise LinceiError(
+                "nothing stands out from the noise in any of its images",
+                f"set {name!r}" if name else "the images of --input",
+                "Give sharp images of specimens.",
+            )
     return kept
 
 
@@ -412,24 +425,29 @@ def split_fields(fields: Sequence[SharpField]) -> FocusSplit:
         for field in members:
             plane = field.plane if field.plane.shape[1] >= field.plane.shape[0] else field.plane.T
             width = plane.shape[1]
-            tune_from, test_from = int(width * (1 - TUNE_SHARE - TEST_SHARE)), int(width * (1 - TEST_SHARE))
+            test_from = width - max(PATCH_PX, round(width * TEST_SHARE))
+            tune_from = test_from - MARGIN_PX - max(PATCH_PX, round(width * TUNE_SHARE))
             cuts = {
-                "train": slice(0, tune_from - MARGIN_PX),
-                "tune": slice(tune_from, test_from - MARGIN_PX),
+                "train": slice(0, max(0, tune_from - MARGIN_PX)),
+                "tune": slice(max(0, tune_from), test_from - MARGIN_PX),
                 "test": slice(test_from, width),
             }
+            if cuts["train"].stop < PATCH_PX:
+                raise LinceiError(
+                    "it is too small to be cut into parts for training, tuning and testing",
+                    field.name,
+                    f"Give three images or more, or one with {3 * PATCH_PX + 2 * MARGIN_PX} pixels a side.",
+                )
             for use, cut in cuts.items():
                 part = plane[:, cut]
-                if part.shape[1] < PATCH_PX or part.min() == part.max():
-                    if use == "train":
-                        raise LinceiError(
-                            "it is too small to be cut into parts for training, tuning and testing",
-                            field.name,
-                            "Give three images or more, or larger ones.",
-                        )
-                    # Narrower than a patch: the last patch's width is taken, which the guard band gives up.
-                    part = plane[:, max(0, cut.stop - PATCH_PX) : cut.stop]
-                parts[use].append(dataclasses.replace(field, plane=part, name=f"{field.name} ({use} part)"))
+                if part.min() == part.max():
+                    raise LinceiError(
+                        f"the part of it that is kept for {use} is constant",
+                        field.name,
+                        "Give three images or more, or crop it to where the specimen is.",
+                    )
+                name = f"{field.name} ({use} part)"
+                parts[use].append(dataclasses.replace(field, plane=part, name=name))
         words.append(f"{called}{len(members)} image(s), each cut into parts for training, tuning and testing")
     return FocusSplit(tuple(parts["train"]), tuple(parts["tune"]), tuple(parts["test"]), "; ".join(words))
 

@@ -26,6 +26,7 @@ from lincei.errors import LinceiError, UsageError
 from lincei.image import Image
 from lincei.keras_network import import_keras
 from lincei.metrics import coverage, nrmse, pearson_r, ssim
+from lincei.model import check_target
 from lincei.normalize import IntensityScaling, not_finite, percentile_scaling, standard_scaling
 from lincei.options import resolve_options
 from lincei.pixel_size import resampled, zoom_factor
@@ -170,7 +171,8 @@ def train(
     from insilico.network import NetworkConfig
 
     settings = resolve_options(TrainOptions, options, overrides)
-    out = Path(out)
+    out = Path(out).expanduser().absolute()
+    check_target(out, replace=True)
     labels = _label_names(pairs)
     curves = _curves(pairs)
     start = _start_model(settings)

@@ -365,7 +365,7 @@ def write_model(
         card, the test does not fit the card, or the BioImage.IO specification finds a problem.
     """
     folder = Path(folder).absolute()
-    _check_target(folder, replace=replace)
+    check_target(folder, replace=replace)
     with _staged(folder) as staging:
         files: dict[str, str | None] = {}
         onnx_file: str | None = None
@@ -437,7 +437,7 @@ def install_model(source: str | Path, *, name: str | None = None, replace: bool 
         check_files(model)
         card = model.card if name is None else dataclasses.replace(model.card, name=name)
         target = models_folder() / card.name
-        _check_target(target, replace=replace)
+        check_target(target, replace=replace)
         with _staged(target) as staging:
             for file_name in card.files:
                 copy = staging / file_name
@@ -569,8 +569,14 @@ def _wrong_task(model: Model, task: str | None) -> LinceiError:
     )
 
 
-def _check_target(folder: Path, *, replace: bool) -> None:
-    """Refuse to write over anything but a model, and over a model unless asked to."""
+def check_target(folder: Path, *, replace: bool) -> None:
+    """Refuse to write a model over anything but a model, and over a model unless asked to.
+
+    Raises
+    ------
+    LinceiError
+        When something else lies at ``folder``, or a model that is not to be replaced.
+    """
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not folder.is_symlink():
@@ -612,7 +618,7 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 def _put_in_place(staging: Path, folder: Path, *, replace: bool) -> None:
     """Rename the finished folder; an old model is put aside first and comes back when that fails."""
-    _check_target(folder, replace=replace)
+    check_target(folder, replace=replace)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.replaced")
     moved = folder.exists()
     if moved:

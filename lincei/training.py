@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shlex
 import sys
 import threading
@@ -312,9 +313,9 @@ def fingerprint_of(*parts: Any) -> str:
 
 def remove_state(folder: Path) -> None:
     """Remove the folder in which a training kept its state."""
-    for path in folder.glob("*"):
+    for path in folder.glob("*.npz*"):  # and what a stop in the middle of writing left of one
         path.unlink()
-    if folder.exists():
+    if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
 
 
@@ -328,10 +329,10 @@ def typed_command() -> str:
 
 
 def _quoted(word: str) -> str:
-    data = os.environ.get("LINCEI_DATA", "")
-    if data and data in word:
-        return '"' + word.replace(data, "$LINCEI_DATA") + '"'
-    return shlex.quote(word)
+    data = os.environ.get("LINCEI_DATA", "").rstrip("/\\")
+    # Only a whole path, at the beginning or after NAME=.
+    shortened = re.sub(rf"(^|=){re.escape(data)}(?=[/\\]|$)", r"\1$LINCEI_DATA", word) if data else word
+    return shlex.quote(word) if shortened == word else f'"{shortened}"'
 
 
 def training_precision() -> str:

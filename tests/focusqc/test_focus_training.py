@@ -9,8 +9,15 @@ import pytest
 
 from focusqc.options import TrainFocusOptions
 from focusqc.scenes import drawn_scene
-from focusqc.training import ranked_loss, ranked_score, sharp_fields, split_fields, train
-from lincei.errors import LinceiError, UsageError
+from focusqc.training import (
+    ranked_loss,
+    ranked_score,
+    sharp_fields,
+    split_fields,
+    train,
+    with_structure,
+)
+from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.image import Image
 from lincei.model_check import check_model
 from lincei.training import TrainingStoppedError
@@ -73,12 +80,14 @@ def test_channels_and_times_are_images_of_their_own_and_color_is_seen_in_gray():
     np.testing.assert_allclose(fields[-1].plane, color.read()[0, :, 0].mean(axis=0))
 
 
-def test_stacks_small_constant_and_broken_images_are_refused_by_name():
+def test_stacks_small_unsuited_and_broken_images_are_refused_by_name():
     random = np.random.default_rng(0)
     cases = {
         "z planes": Image.from_array(random.random((4, 200, 200)), "ZYX", name="stack"),
         "training needs 168": Image.from_array(random.random((100, 400)), name="small"),
-        "constant": Image.from_array(np.zeros((200, 200)), name="even"),
+        "known to be phase contrast": Image.from_array(
+            random.random((200, 200)), name="phase", modality="phase contrast"
+        ),
         "no numbers": Image.from_array(np.full((200, 200), np.nan), name="broken"),
     }
     for words, image in cases.items():
@@ -89,7 +98,7 @@ def test_stacks_small_constant_and_broken_images_are_refused_by_name():
 
 def test_images_of_one_group_are_held_out_together():
     images = [sharp(f"well{i // 2}_site{i % 2}", i) for i in range(16)]
-    groups = {image.name: image.name.partition("_")[0] for image in images}
+    groups = {"": {image.name: image.name.partition("_")[0] for image in images}}
     split = split_fields(sharp_fields({"": images}, groups))
     parts = [{field.group for field in part} for part in (split.train, split.tune, split.test)]
     assert all(parts)
@@ -105,13 +114,21 @@ def test_a_single_image_is_cut_with_a_guard_band_as_wide_as_light_is_blurred():
     split = split_fields(sharp_fields({"": [image]}, {}))
     widths = [part[0].plane.shape[1] for part in (split.train, split.tune, split.test)]
     assert min(widths) >= 84
-    assert sum(widths) <= 600 - 26
+    assert sum(widths) == 600 - 2 * 26
+    scene = image.read()[0, 0, 0]
+    np.testing.assert_array_equal(split.train[0].plane, scene[:, : widths[0]])
+    np.testing.assert_array_equal(split.test[0].plane, scene[:, -widths[2] :])
     assert "cut into parts" in split.description
+
+
+def test_an_image_too_small_to_be_cut_is_refused():
+    with pytest.raises(LinceiError, match="too small to be cut"):
+        split_fields(sharp_fields({"": [sharp("small", shape=(200, 290))]}, {}))
 
 
 def test_of_two_groups_one_trains_and_the_other_tunes_and_tests():
     images = [sharp(f"run{1 if i < 5 else 2}_{i}", i) for i in range(8)]
-    groups = {image.name: image.name.partition("_")[0] for image in images}
+    groups = {"": {image.name: image.name.partition("_")[0] for image in images}}
     split = split_fields(sharp_fields({"": images}, groups))
     assert {field.group for field in split.train} == {"/run1"}
     assert {field.group for field in (*split.tune, *split.test)} == {"/run2"}
@@ -124,6 +141,50 @@ def test_every_set_is_split():
     split = split_fields(sharp_fields(sets, {}))
     for part in (split.train, split.tune, split.test):
         assert {field.set_name for field in part} == {"a", "b"}
+
+
+def test_empty_fields_are_left_out_and_named():
+    noise = np.random.default_rng(0).poisson(100, (200, 200)).astype(np.uint16)
+    images = [
+        sharp("cells"),
+        Image.from_array(noise, name="nothing here"),
+        Image.from_array(np.zeros((200, 200), np.uint8), name="all black"),
+    ]
+    with pytest.warns(LinceiWarning) as warned:
+        kept = with_structure(sharp_fields({"": images}, {}), bright_field=False)
+    assert [field.name for field in kept] == ["cells"]
+    assert "nothing here" in str(warned[0].message)
+    assert "all black" in str(warned[1].message)
+
+
+def test_a_set_of_empty_fields_is_named():
+    noise = Image.from_array(np.random.default_rng(0).poisson(100, (200, 200)), name="noise")
+    fields = sharp_fields({"good": [sharp("cells")], "empty": [noise]}, {})
+    with pytest.warns(LinceiWarning), pytest.raises(LinceiError, match="set 'empty'"):
+        with_structure(fields, bright_field=False)
+
+
+def test_a_part_to_be_kept_that_is_constant_is_refused():
+    scene = np.zeros((200, 700), np.uint16)
+    scene[:, :300] = sharp("left", shape=(200, 300)).read()[0, 0, 0]
+    with pytest.raises(LinceiError, match="is constant"):
+        split_fields(sharp_fields({"": [Image.from_array(scene, name="half")]}, {}))
+
+
+def test_a_folder_with_other_files_is_refused_before_any_training(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep", encoding="utf-8")
+    with pytest.raises(LinceiError, match="other files"):
+        train([sharp("a", 1, (200, 600))], tmp_path, QUICK)
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_another_split_is_another_training(tmp_path):
+    images = [sharp(f"scene {i}", i) for i in range(6)]
+    with pytest.raises(TrainingStoppedError):
+        train(images, tmp_path / "model", QUICK, cancelled=after(60))
+    pairs = {"": {image.name: str(i // 2) for i, image in enumerate(images)}}
+    with pytest.raises(LinceiError, match="other"):
+        train(images, tmp_path / "model", QUICK, resume=True, groups=pairs)
 
 
 # Learning

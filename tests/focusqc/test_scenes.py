@@ -7,7 +7,15 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from focusqc.scenes import SharpImage, drawn_scene, magnified, normalized_light, scene_from, without_noise
+from focusqc.scenes import (
+    SharpImage,
+    drawn_scene,
+    has_structure,
+    magnified,
+    normalized_light,
+    scene_from,
+    without_noise,
+)
 
 
 def noisy_cells(seed=0, noise=10.0):
@@ -40,6 +48,16 @@ def test_real_nuclei_keep_their_edges_and_lose_their_noise(real_data):
     steep = np.abs(np.diff(plane, axis=1))
     edges = steep > np.percentile(steep, 99.5)
     assert np.abs(np.diff(clean, axis=1))[edges].mean() > 0.95 * steep[edges].mean()
+
+
+def test_empty_fields_are_told_from_those_with_cells(real_data):
+    folder = real_data / "bbbc039_nuclei"
+    # Two of the 109 fields show nothing but the camera's noise.
+    for name in ("IXMtest_L01_s2", "IXMtest_L10_s6"):
+        assert not has_structure(tifffile.imread(folder / f"{name}.tif"))
+    for name in ("IXMtest_A06_s6", "IXMtest_A09_s1"):
+        assert has_structure(tifffile.imread(folder / f"{name}.tif"))
+    assert not has_structure(np.random.default_rng(0).poisson(100, (300, 400)))
 
 
 def test_light_of_fluorescence_is_zero_on_the_background_and_one_at_the_bright_end():

@@ -11,6 +11,7 @@ import tifffile
 import focusqc
 from focusqc.levels import certainty
 from focusqc.patches import PATCH_PX
+from lincei.errors import LinceiWarning
 from lincei.image import Image, open_image
 from lincei.metrics import rank_correlation
 from lincei.model import find_model, list_models
@@ -108,3 +109,15 @@ def test_a_sharp_section_is_rated_sharper_than_the_same_blurred(real_data):
     blurred_rating = focusqc.focus(Image.from_array(blurred.clip(0, 255).astype(np.uint8), "YXS"), "focus-he")
     assert sharp_rating.expected_level < 3
     assert blurred_rating.plane().expected_level > 5
+
+
+def test_transmitted_light_that_does_not_say_so_is_doubted(real_data):
+    with pytest.warns(LinceiWarning, match="background is not dark"):
+        rating = focusqc.focus(open_image(real_data / "isl_motor_neurons" / "phase_z06.tif"))
+    assert "phase contrast" in rating.plane().notes[-1]
+
+
+def test_fluorescence_is_not_doubted(real_data):
+    paths = [*(real_data / "bbbc006_focus").glob("*.tif"), *(real_data / "beads_zstack").glob("*step0[159]*")]
+    for path in [*paths, *(real_data / "isl_motor_neurons").glob("*maxproj.tif")]:
+        assert not focusqc.focus(open_image(path)).plane().notes  # a warning would be an error here

@@ -83,3 +83,19 @@ def test_two_sets_of_one_name_are_refused(tmp_path):
     text = f"cells={tmp_path}/*.tif"
     with pytest.raises(UsageError, match="two sets"):
         train_files([text, text], "model", TrainFocusOptions())
+
+
+def test_what_is_measured_on_needs_a_name(tmp_path):
+    write_sharp(tmp_path, ["a.tif"])
+    with pytest.raises(UsageError, match="without a name"):
+        train_files([f"{tmp_path}/*.tif"], "model", TrainFocusOptions(), measure_on=[f"{tmp_path}/*.tif"])
+
+
+def test_equal_names_in_two_sets_have_groups_of_their_own(tmp_path):
+    from focusqc.train_files import _opened
+
+    write_sharp(tmp_path / "one", ["A_s1.tif", "B_s1.tif"])
+    write_sharp(tmp_path / "two", ["A_s1.tif"])
+    inputs = [f"one={tmp_path}/one/{{well}}_s*.tif", f"two={tmp_path}/two/*.tif"]
+    _, groups = _opened(inputs, "well", "--input")
+    assert groups == {"one": {"A_s1": "A", "B_s1": "B"}, "two": {}}
