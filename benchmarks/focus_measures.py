@@ -37,7 +37,7 @@ from lincei.optics import (
 )
 from sample_data.registry import locate
 
-PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "focus_beads.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "focus_measures.png"
 # The microscope of the beads; what they emit lies near 0.52 um.
 BEAD_OPTICS = Optics(pixel_size_um=1.3668, na=0.75, wavelength_um=0.52)
 # Of the simulated camera: a mean signal as of a short exposure, the same for all fields and levels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ def focus_app() -> typer.Typer:
         summary = focus_files(inputs, out, options, progress=progress, cancelled=cancelled)
         if summary.failures and not (summary.done or summary.not_started or len(summary.failures) > 1):
             raise summary.failures[0].error  # of a single input there is nothing to sum up
-        for path in files_of(out, options):
+        for path in files_of(out, summary):
             print(path)
         # On stderr and after the paths: stdout holds only what was made, and failures are read last.
         print(summary.sentence(), file=sys.stderr)
@@ -96,7 +97,8 @@ def train_focus_app() -> typer.Typer:
             cancelled=cancelled,
         )
         print(model.file("README.md").read_text("utf-8"))
-        print(f"The model is in {model.folder}. Use it with: lincei focus INPUT --model {out} --out DIR")
+        named = shlex.quote(str(out))
+        print(f"The model is in {model.folder}. Use it with: lincei focus INPUT --model {named} --out DIR")
         return 0
 
     return options_command(TrainFocusOptions, train_focus)

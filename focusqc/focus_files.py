@@ -32,7 +32,7 @@ from focusqc.focus_image import (
 from focusqc.levels import InFocus
 from focusqc.options import AUTOMATIC, FocusOptions
 from focusqc.rating import FocusRating, PlaneRating
-from focusqc.tables import FocusTables, deciding_planes
+from focusqc.tables import EXCLUDE_FILE, IMAGES_FILE, PATCHES_FILE, FocusTables, deciding_planes
 from lincei.batch import BatchSummary, is_disk_full, readable_error, run_batch
 from lincei.doctor import usable_cores
 from lincei.errors import LinceiError, LinceiWarning
@@ -115,14 +115,20 @@ def focus_files(
     -------
     BatchSummary
         What was rated, and what failed. Also when the user stopped it, or the disk is full: what was rated
-        by then is in the tables.
+        by then is in the tables. When nothing was rated and not several inputs failed, tables and page of an
+        earlier run stay as they are.
+
+    Warns
+    -----
+    LinceiWarning
+        When the folder holds pictures of an earlier run, besides what the user should know about a rating.
 
     Raises
     ------
     LinceiError
         Before any work: no input, two inputs with one stem (unless no pictures are written), an input that
-        lies where pictures are written, no such model, no engine that works, a folder that cannot be made
-        or written.
+        lies where pictures are written or is one of an earlier run, no such model, no engine that works, a
+        folder that cannot be made or written.
     """
     from focusqc.page import PageCollector
 
@@ -194,18 +200,35 @@ def focus_files(
             progress=progress,
             cancelled=cancelled,
         )
-        if (summary.done or summary.failures) and summary.stopped_by != "full disk":
+        if tables.worth_keeping and summary.stopped_by != "full disk":
             page.write(folder / PAGE_FILE, tables.excluded)
+    if _is_worth_keeping(summary):
+        _warn_of_older_pictures(folder, summary.done)
     return dataclasses.replace(summary, notes=_notes(summary.done))
 
 
-def files_of(out: str | Path, options: FocusOptions) -> list[Path]:
-    """Return what a batch wrote into a folder: its tables, its page and its folders of pictures."""
-    folder = Path(out).expanduser()
-    names = ["images.csv", "patches.csv", "exclude.csv", PAGE_FILE]
-    names += [OVERLAYS_FOLDER] if options.overlays else []
-    names += [PROBABILITIES_FOLDER] if options.probabilities else []
-    return [folder / name for name in names if (folder / name).exists()]
+def files_of(out: str | Path, summary: BatchSummary[RatedFile]) -> list[Path]:
+    """Return what a batch wrote into a folder: its tables, its page and its folders of pictures.
+
+    Parameters
+    ----------
+    out : str or Path
+        The folder.
+    summary : BatchSummary
+        From `focus_files`.
+
+    Returns
+    -------
+    list of Path
+        Nothing of an earlier run; empty when nothing was rated and not several inputs failed.
+    """
+    if not _is_worth_keeping(summary):
+        return []
+    names = [IMAGES_FILE, PATCHES_FILE, EXCLUDE_FILE]
+    names += [PAGE_FILE] if summary.stopped_by != "full disk" else []
+    written = {path.parent.name for item in summary.done for path in item.pictures}
+    names += [name for name in (OVERLAYS_FOLDER, PROBABILITIES_FOLDER) if name in written]
+    return [Path(out).expanduser() / name for name in names]
 
 
 def file_names(groups: Sequence[InputGroup]) -> list[str]:
@@ -227,6 +250,34 @@ def file_names(groups: Sequence[InputGroup]) -> list[str]:
     except ValueError:  # on several drives
         return [path.as_posix() for path in paths]
     return [path.relative_to(common).as_posix() for path in paths]
+
+
+def _is_worth_keeping(summary: BatchSummary[RatedFile]) -> bool:
+    """Tell whether a batch left tables, as `FocusTables.worth_keeping` does."""
+    # That the disk is full is no fault of an input, and is not in the tables.
+    failed = len(summary.failures) - (summary.stopped_by == "full disk")
+    return bool(summary.done) or failed > 1
+
+
+def _warn_of_older_pictures(folder: Path, rated: Sequence[RatedFile]) -> None:
+    """Warn of pictures beside those of this batch, which the tables say nothing about."""
+    # Upper and lower case are one on many disks, where a picture keeps the name it had first.
+    own = {(path.parent.name, path.name.casefold()) for item in rated for path in item.pictures}
+    for name, suffix in ((OVERLAYS_FOLDER, ".png"), (PROBABILITIES_FOLDER, ".tif")):
+        pictures = folder / name
+        found = pictures.iterdir() if pictures.is_dir() else ()
+        older = sum(
+            path.suffix == suffix and (name, path.name.casefold()) not in own and path.name[0] != "."
+            for path in found
+        )
+        if older:
+            count = "1 picture" if older == 1 else f"{older} pictures"
+            warnings.warn(
+                f"{pictures}: holds {count} of an earlier run, which the tables say nothing about. "
+                "Delete what is not needed, or give each run a folder of its own with --out.",
+                LinceiWarning,
+                stacklevel=3,
+            )
 
 
 def _drawn(
@@ -265,7 +316,7 @@ def _reduced(image: Image, plane: PlaneRating) -> tuple[NDArray[Any], PlaneRatin
 
     height, width = image.shape[3:]
     factor = max(height, width) // LONGEST_SIDE_PX
-    if factor < 2:
+    if factor < 2 or min(height, width) < factor:
         return plane_pixels(image, plane), plane
     bands = []
     step = max(1, _BAND_PX // (width * factor)) * factor
@@ -356,7 +407,26 @@ def _open_first(options: FocusOptions, find: Callable[[str], Model]) -> None:
 
 
 def _refuse_clashes(groups: Sequence[InputGroup], folder: Path, options: FocusOptions) -> None:
-    """Refuse inputs whose pictures would replace one another, or an input."""
+    """Refuse inputs that are pictures of a run, or whose pictures would replace one another, or an input."""
+    picture_folders = (OVERLAYS_FOLDER, PROBABILITIES_FOLDER)
+    taken = {(folder / name).resolve() for name in picture_folders}
+    # Many inputs lie in few folders.
+    has_tables = functools.cache(lambda parent: (parent.parent / IMAGES_FILE).exists())
+    for group in groups:
+        for path in group.paths:
+            parent = path.resolve().parent
+            if parent in taken:
+                raise LinceiError(
+                    "it lies in a folder that pictures are written to",
+                    str(path),
+                    "Choose another folder with --out, or inputs that leave this one out.",
+                )
+            if parent.name in picture_folders and has_tables(parent):
+                raise LinceiError(
+                    "it lies among the pictures of an earlier run of lincei focus",
+                    str(path),
+                    "Give a pattern that leaves these out, such as one folder less deep.",
+                )
     if not (options.overlays or options.probabilities):
         return
     try:
@@ -376,15 +446,6 @@ def _refuse_clashes(groups: Sequence[InputGroup], folder: Path, options: FocusOp
                 group.source,
                 "Rename one, or run them one by one into different folders.",
             )
-    taken = {(folder / name).resolve() for name in (OVERLAYS_FOLDER, PROBABILITIES_FOLDER)}
-    for group in groups:
-        for path in group.paths:
-            if path.resolve().parent in taken:
-                raise LinceiError(
-                    "it lies in a folder that pictures are written to",
-                    str(path),
-                    "Choose another folder with --out.",
-                )
 
 
 def _notes(rated: Sequence[RatedFile]) -> tuple[str, ...]:

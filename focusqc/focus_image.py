@@ -38,22 +38,36 @@ LARGEST_FACTOR = 10.0
 # A color image is a stained section, not fluorescence, from this median on, as a share of white. Measured:
 # 0.42 or more on 107 images of stained sections of four sets; fluorescence is mostly dark.
 BRIGHT_BACKGROUND = 0.3
-# In fluorescence the bright end lies much farther from the median than the dark end does: 1.8 times or more on 146
-# images, the strongly blurred among them; 1.5 times or less on 40 of phase contrast and bright field.
+# In fluorescence the bright end lies much farther from the median than the dark end does: 1.8 times or more
+# on 146 images, the strongly blurred among them; 1.5 times or less on 40 of phase contrast and bright field.
 DARK_BACKGROUND = 1.6
 _BRIGHT_NOTE = (
     "its background is not dark: if this is phase contrast, bright field or DIC, the rating means nothing"
 )
 # Fewer pixels than this at the brightest value of the camera are no news.
 SATURATED_SHARE = 0.01
+# An image that is enlarged at least so many times has pixels so coarse that they blur by themselves.
+_ENLARGED = 2.0
+# Resampling leaves an even image even but for its rounding, a few parts in ten million.
+_RESAMPLING_ROUNDING = 1e-5
 
 # Rows of patches are read in bands of about so many bytes.
 _BAND_BYTES = 16 * 2**20
 # The brightest values of cameras of 10, 12 and 14 bits, whose images are stored as uint16.
 _CAMERA_TOPS = (1023, 4095, 16383)
 _SAMPLE_PX = 2**20
+# Phases of the cell cycle, phospho-histone H3 (PH3) and the trans-Golgi network are no transmitted light.
 _TRANSMITTED_NAME = re.compile(
-    r"bright.?field|phase|transmit|(?<![a-z])(?:bf|dic|tl|ph\d?|trans|t.?pmt)(?![a-z])", re.IGNORECASE
+    r"""
+    bright.?field | phase.?contrast
+    | (?<![a-z])
+    (?:
+        (?<! (?<![a-z]) [sm] [-_ ] ) (?<! (?<![a-z]) g[0-2] [-_ ] ) phase
+        | transmi(?:t|ss)\w* | trans (?! .?golgi) | ph[12]? (?! [-_ ]?h?\d) | dic (?! \d) | bf | tl | t.?pmt
+    )
+    (?![a-z])
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -90,7 +104,8 @@ def focus(
     Raises
     ------
     LinceiError
-        When the image is of a kind that the model does not rate, or a plane holds no finite pixel.
+        When this is no `Image`, the image is of a kind that the model does not rate, or a plane holds no
+        finite pixel.
     UsageError
         When the options name a channel that there is not, or ask for more patches than pixels.
 
@@ -102,6 +117,7 @@ def focus(
     (1, 'yes')
     """
     settings = resolve_options(FocusOptions, options, overrides)
+    _check_is_image(image)
     image = with_stated_modality(image, settings)
     chosen = found_model(model) if model is not None else model_for(image, settings)
     return focus_image(image, chosen, settings, progress=progress, cancelled=cancelled)
@@ -204,22 +220,39 @@ def focus_image(
         warn(f"{image.name}: {left_out}.")
     factor = _factor(image, model, settings)
     source = image.with_(data=ResampledArray(image.data, factor)) if factor != 1 else image
-    grid = patch_grid(*source.shape[3:], settings.tile_count or None)
+    at_scale = " at the model's pixel size" if factor != 1 else ""
+    try:
+        grid = patch_grid(*source.shape[3:], settings.tile_count or None)
+    except UsageError as error:
+        where = image.source or image.name
+        raise UsageError(f"{error.what}{at_scale}", where, error.what_to_do) from None
     times, _, zs = source.shape[:3]
     places = list(itertools.product(range(times), channels, range(zs)))
-    planes = [_Plane(source, *place) for place in places]
+    rounding = _RESAMPLING_ROUNDING if factor != 1 else 0.0
+    planes = [_Plane(source, *place, tops=_tops(image), rounding=rounding) for place in places]
     engine = open_engine_for(model, settings)
-    batches = patch_batches(planes, grid, scaled=image.dtype.itemsize > 2)
+    batches = patch_batches(planes, grid, scaled=source.dtype.itemsize > 2)
     probabilities = _run(batches, len(planes) * len(grid), engine, progress, cancelled)
 
     size = (image.shape[3], image.shape[4])
     y, x, patch_px = _on_input(grid, factor, size)
     common = (
-        *((f"smaller than a patch of {PATCH_PX} pixels: padded by mirroring",) if grid.padded else ()),
+        *(
+            (f"smaller than a patch of {PATCH_PX} pixels{at_scale}: padded by mirroring",)
+            if grid.padded
+            else ()
+        ),
+        *(
+            (f"enlarged {factor:.2g} times: what its coarse pixels blur counts as defocus",)
+            if factor >= _ENLARGED
+            else ()
+        ),
         *((left_out,) if left_out else ()),
     )
     per_plane = probabilities.reshape(len(planes), len(grid.y), len(grid.x), LEVELS)
     pixel_size_um = settings.pixel_size_um or image.pixel_size_um
+    if useless := _useless_optics(settings, pixel_size_um):
+        warn(useless)
     ratings = [
         PlaneRating(
             time=t,
@@ -273,6 +306,41 @@ def focus_image(
     )
 
 
+def _check_is_image(image: object) -> None:
+    """Refuse arrays and paths, which say nothing of axes and pixel size."""
+    if isinstance(image, Image):
+        return
+    what = "an array" if isinstance(image, np.ndarray) else repr(image)
+    raise LinceiError(
+        f"this is {what}, not an image",
+        "",
+        "From lincei.image, use Image.from_array(pixels) for an array, open_image(path) for a file.",
+    )
+
+
+def _useless_optics(settings: FocusOptions, pixel_size_um: float | None) -> str:
+    """Say which options are of no use, because without others they give no defocus in um."""
+    if settings.na is not None:
+        if pixel_size_um is not None:
+            return ""
+        return (
+            "--na is given, but the pixel size is not known: defocus is not given in um. "
+            "Pass --pixel-size-um."
+        )
+    given = [
+        flag
+        for flag, value in (
+            ("--wavelength-um", settings.wavelength_um),
+            ("--refractive-index", settings.refractive_index),
+        )
+        if value is not None
+    ]
+    if not given:
+        return ""
+    verb = "is" if len(given) == 1 else "are"
+    return f"{' and '.join(given)} {verb} given without --na: defocus is not given in um. Pass --na."
+
+
 def with_stated_modality(image: Image, settings: FocusOptions) -> Image:
     """Return the image with the modality that the user states, where one is stated."""
     return image if settings.modality is None else image.with_(modality=settings.modality)
@@ -319,6 +387,8 @@ def patch_batches(
         How many of them are patches; the others are empty.
     """
     sizes = batch_sizes(len(planes) * len(grid))
+    dtype = planes[0].image.dtype
+    precision = float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
     shape = (max(sizes), 1, PATCH_PX, PATCH_PX)
     # Filled in turn: one is filled while the engine reads the other.
     buffers = [np.empty(shape, np.float32) for _ in range(min(2, len(sizes)))]
@@ -328,7 +398,8 @@ def patch_batches(
         while done < len(grid.x):
             buffer, size = buffers[number % len(buffers)], sizes[number]
             count = min(len(grid.x) - done, size - filled)
-            _cut(rows, grid.x[done : done + count], buffer[filled : filled + count, 0], scaled)
+            columns = grid.x[done : done + count]
+            _cut(rows, columns, buffer[filled : filled + count, 0], scaled, precision)
             done, filled = done + count, filled + count
             if filled == size:
                 yield buffer[:size], size
@@ -371,6 +442,9 @@ class _Plane:
     time: int
     channel: int
     z: int
+    # The values that a saturated pixel has, and within which share of a value two are taken as equal.
+    tops: tuple[float, ...] = ()
+    rounding: float = 0.0
     low: float = np.inf
     high: float = -np.inf
     _at_high: int = 0
@@ -422,8 +496,8 @@ class _Plane:
     def notes(self) -> tuple[str, ...]:
         """Say what was found while the plane was read."""
         notes = []
-        top = self.high in self._tops()
-        if self.low == self.high:
+        top = self.high in self.tops
+        if self.high - self.low <= self.rounding * abs(self.high):
             if top:
                 notes.append(f"all saturated: every pixel is {self.high:g}, the brightest there can be")
             elif self.high == 0:
@@ -445,12 +519,6 @@ class _Plane:
         dark, middle, bright = np.percentile(np.concatenate(self._sample), (0.5, 50, 99.5)).astype(float)
         return bool(bright - middle >= DARK_BACKGROUND * (middle - dark))
 
-    def _tops(self) -> tuple[float, ...]:
-        """Return the values that a pixel has when it is saturated."""
-        limits = self.image.intensity_range
-        tops = () if limits is None else (limits[1],)
-        return (*tops, *_CAMERA_TOPS) if self.image.dtype == np.uint16 and not self.image.rgb else tops
-
     def _inspected(self, band: NDArray[Any], known: int) -> NDArray[Any]:
         """Take note of a band's brightness (but its first ``known`` rows), and mend what is not finite."""
         if band.dtype.kind == "f" and not (np.isfinite(band.min()) and np.isfinite(band.max())):
@@ -462,12 +530,15 @@ class _Plane:
         fresh = band[known:]
         if not fresh.size:
             return band
-        low, high = float(fresh.min()), float(fresh.max())
-        self.low = min(self.low, low)
+        self.low = min(self.low, float(fresh.min()))
+        brightest = float(fresh.max())
+        near = (top for top in self.tops if abs(brightest - top) <= self.rounding * abs(top))
+        high = next(near, brightest)
         if high > self.high:
             self.high, self._at_high = high, 0
-        if high == self.high and high in self._tops():
-            self._at_high += int(np.count_nonzero(fresh == fresh.dtype.type(high)))
+        if high == self.high and high in self.tops:
+            least = high - self.rounding * abs(high)
+            self._at_high += int(np.count_nonzero(fresh >= fresh.dtype.type(least)))
         self._counted += fresh.size
         height, width = self.image.shape[3:]
         step = int(np.clip((height * width / _SAMPLE_PX * 16) ** 0.5, 1, 32))
@@ -496,8 +567,20 @@ class _Plane:
         return float(np.median(values))
 
 
-def _cut(rows: NDArray[Any], starts: Sequence[int], out: NDArray[np.float32], scaled: bool) -> None:
-    """Copy the patches of one row of patches, shape (count, 84, 84)."""
+def _tops(image: Image) -> tuple[float, ...]:
+    """Return the values that a pixel of an image may have when it is saturated."""
+    limits = image.intensity_range
+    tops = () if limits is None else (float(limits[1]),)
+    return (*tops, *_CAMERA_TOPS) if image.dtype == np.uint16 and not image.rgb else tops
+
+
+def _cut(
+    rows: NDArray[Any], starts: Sequence[int], out: NDArray[np.float32], scaled: bool, precision: float
+) -> None:
+    """Copy the patches of one row of patches, shape (count, 84, 84).
+
+    What differs by a few times ``precision``, a share of the brightest, is taken as even when it is scaled.
+    """
     if not scaled:
         for patch, x in zip(out, starts, strict=True):
             patch[...] = rows[:, x : x + PATCH_PX]
@@ -515,7 +598,8 @@ def _cut(rows: NDArray[Any], starts: Sequence[int], out: NDArray[np.float32], sc
     patches *= power
     patches -= low * power
     spread = high * power - low * power
-    rounding = 8 * np.finfo(wide).eps
+    # Resampling leaves up to 4.5 units in the last place where an image is even.
+    rounding = 32 * precision
     patches *= np.where(spread > rounding, wide(65535) / np.maximum(spread, rounding), wide(0))
     out[...] = patches.reshape(out.shape)
 

@@ -176,9 +176,6 @@ class Optics:
         return cls(pixel_size_um, na, wavelength_um or 0.5, refractive_index or 1.0)
 
 
-REFERENCE_OPTICS = Optics(REFERENCE_PIXEL_SIZE_UM, 0.5)
-
-
 @functools.lru_cache(maxsize=64)
 def _blur_table(
     pixel_size_um: float, na: float, wavelength_um: float, refractive_index: float

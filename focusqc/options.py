@@ -54,10 +54,8 @@ class FocusOptions(Options):
         "when left out.",
         minimum=1,
     )
-    probabilities: bool = option(
-        False, "Of files: also write each image's probabilities as a TIFF of 11 channels."
-    )
-    overlays: bool = option(True, "Of files: write each image with the borders of its patches as a PNG.")
+    probabilities: bool = option(False, "Also write each image's probabilities as a TIFF of 11 channels.")
+    overlays: bool = option(True, "Write each image with the borders of its patches as a PNG.")
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",

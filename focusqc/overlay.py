@@ -42,6 +42,8 @@ _THINNEST_PX = 3
 
 _STRIP, _INK, _EDGE = (36, 39, 43), (236, 238, 240), (120, 126, 132)
 _SMALLEST_TEXT_PX = 9
+# In a narrower strip no text can be read.
+_NARROWEST_KEY_PX = 40
 
 
 def level_colors(levels: ArrayLike, certainties: ArrayLike) -> RGB:
@@ -134,7 +136,8 @@ def overlay_rgb(
     rating : PlaneRating
         Its rating.
     key : bool
-        Add a strip below the image that says what the colors mean.
+        Add a strip below the image that says what the colors mean, unless the image is narrower than 40
+        pixels.
     border_px : int, optional
         Width of the borders, which lie just inside the patches. By default 3 pixels, more in an image of more
         than 1200 pixels, and never more than 1/11 of a patch. Where patches overlap, each is drawn up to
@@ -230,7 +233,10 @@ def key_rgb(width: int) -> RGB:
     Returns
     -------
     ndarray of uint8, shape (height, width, 3)
+        Of height 0 when the strip is narrower than 40 pixels, where no text can be read.
     """
+    if width < _NARROWEST_KEY_PX:
+        return np.empty((0, width, 3), np.uint8)
     # In heights of the text: one line, then two, then the levels in two rows of a line of their own.
     for lines, ems in (
         ((("levels", "gap", "ramp"),), 43.0),

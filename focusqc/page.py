@@ -508,7 +508,7 @@ def rating_section(
     figures = tuple(
         Figure(
             overlay,
-            f"{name}: level {rating.expected_level:.1f}, certainty {rating.certainty_aggregate:.2f}",
+            f"{name}: level {rating.expected_level:.1f}, certainty {rating.certainty_weighted:.2f}",
             alt=f"{name}, with a border in every patch: hue is the level, lightness the certainty",
         )
         for name, overlay, rating in ranked
@@ -518,7 +518,7 @@ def rating_section(
             name,
             rating.predicted_level,
             rating.expected_level,
-            rating.certainty_aggregate,
+            rating.certainty_weighted,
             rating.in_focus,
         )
         for name, _, rating in ranked
@@ -546,7 +546,7 @@ def curve_figure(rating: FocusRating, caption: str, *, time: int = 0, channel: i
 
     planes = [plane for plane in rating.planes if (plane.time, plane.channel) == (time, channel)]
     zs, levels = [plane.z for plane in planes], [plane.expected_level for plane in planes]
-    colors = [_hex(plane.expected_level, plane.certainty_aggregate) for plane in planes]
+    colors = [_hex(plane.expected_level, plane.certainty_weighted) for plane in planes]
     # Without pyplot, which would keep the figure and want a screen.
     plot = Plot(figsize=(3.6, 3.6), dpi=200, layout="constrained")
     axes = plot.add_subplot()
@@ -573,7 +573,7 @@ def _row(values: Mapping[str, Any]) -> _Row:
         z=int(values["z"]),
         predicted_level=int(values["predicted_level"]),
         expected_level=round(float(values["expected_level"]), 3),
-        certainty=round(float(values["certainty_aggregate"]), 3),
+        certainty=round(float(values["certainty_weighted"]), 3),
         certainty_mean=round(float(values["certainty_mean"]), 3),
         in_focus=str(values["in_focus"]),
         defocus_um=None if defocus is None else round(float(defocus), 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,6 @@ class PatchGrid:
 
     def __len__(self) -> int:
         return len(self.y) * len(self.x)
-
-    @property
-    def origins(self) -> NDArray[np.int64]:
-        """First row and first column of every patch, shape (patches, 2), int64."""
-        y, x = np.meshgrid(np.array(self.y), np.array(self.x), indexing="ij")
-        return np.stack([y.ravel(), x.ravel()], axis=1).astype(np.int64)
 
 
 def patch_grid(height: int, width: int, tile_count: Sequence[int] | None = None) -> PatchGrid:
@@ -134,9 +128,3 @@ def padded(plane: NDArray[Any]) -> NDArray[Any]:
     """Return a plane that is at least as large as a patch, mirrored at its lower and right edges."""
     missing = [(0, max(0, PATCH_PX - size)) for size in plane.shape]
     return np.pad(plane, missing, mode="symmetric")
-
-
-def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and last (excluded) of each group of ``size`` out of ``total``."""
-    for first in range(0, total, size):
-        yield first, min(first + size, total)

@@ -185,6 +185,13 @@ class FocusRating:
                 best[key] = plane
         return {key: plane.z for key, plane in best.items()}
 
+    def defocus_um(self, level: float) -> float | None:
+        """Return the defocus of a level in um.
+
+        None where the optics are unknown, and where they blur more than the level does even in focus.
+        """
+        return self._defocus_of_all(np.array([[level]]))[0][0]
+
     def plane(self, *, time: int = 0, channel: int = 0, z: int = 0) -> PlaneRating:
         """Return the rating of one plane.
 
@@ -211,7 +218,7 @@ class FocusRating:
                 "expected_level": plane.expected_level,
                 **{name: getattr(plane, name) for name in _CERTAINTY_COLUMNS},
                 **dict(zip(PROBABILITY_COLUMNS, plane.image_probabilities.tolist(), strict=True)),
-                "defocus_um": self._defocus_um(plane.expected_level),
+                "defocus_um": self.defocus_um(plane.expected_level),
                 "in_focus": plane.in_focus,
                 "time": plane.time,
                 "channel": plane.channel_name,
@@ -233,7 +240,7 @@ class FocusRating:
             levels, certainties = plane.patch_levels, plane.patch_certainties
             expected = expected_level(plane.probabilities)
             focused = in_focus(plane.probabilities)
-            defocus_um = None if self.optics is None else self.optics.defocus_um(expected)
+            defocus_um = self._defocus_of_all(expected)
             for row, y in enumerate(plane.y):
                 for column, x in enumerate(plane.x):
                     p = plane.probabilities[row, column]
@@ -252,7 +259,7 @@ class FocusRating:
                         "expected_level": float(expected[row, column]),
                         "certainty": float(certainties[row, column]),
                         **dict(zip(PROBABILITY_COLUMNS, p.tolist(), strict=True)),
-                        "defocus_um": None if defocus_um is None else float(defocus_um[row, column]),
+                        "defocus_um": defocus_um[row][column],
                         "in_focus": str(focused[row, column]),
                     }
                     yield values
@@ -337,6 +344,14 @@ class FocusRating:
             provenance=dict(self.provenance),
         )
 
-    def _defocus_um(self, level: float) -> float | None:
-        """Return the defocus of a level in um, or None where the optics are unknown."""
-        return None if self.optics is None else float(self.optics.defocus_um(level))
+    def _defocus_of_all(self, levels: NDArray[np.float64]) -> list[list[float | None]]:
+        """Return the defocus of the patches of a plane in um, row by row; None where it is unknown."""
+        if self.optics is None:
+            return [[None] * levels.shape[1]] * levels.shape[0]
+        # No distance, and yet not sharp: these optics blur more than the level does even in focus.
+        found = self.optics.defocus_um(levels)
+        hidden = (found == 0) & (levels > 0)
+        return [
+            [None if unknown else float(value) for value, unknown in zip(*row, strict=True)]
+            for row in zip(found, hidden, strict=True)
+        ]

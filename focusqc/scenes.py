@@ -17,9 +17,12 @@ Array = NDArray[np.float32]
 
 # Side of a drawn scene, and the longest side of what is cut from a larger image.
 SCENE_PX = 512
-# Shares of the images that are neither enlarged nor softened, and of the others that are softened. The more are
-# changed, the less is a crisp image's first level told from sharp; the fewer, the more blurred soft ones seem.
+# Shares of the images that are neither enlarged nor softened, and of the others that are softened. The more
+# are changed, the less is a crisp image's first level told from sharp; the fewer, the more blurred soft ones
+# seem.
 _AS_THEY_ARE, _SOFT = 0.65, 0.25
+# Share of scenes of bare glass among those of stained sections.
+_GLASS = 0.08
 # A mask that answers to noise and hardly to structures, and its response to white noise of variance 1.
 _SECOND_DIFFERENCES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _RESPONSE = 36
@@ -226,6 +229,15 @@ def _ellipse(random: np.random.Generator, size: int, radius: float) -> tuple[Arr
     return np.clip(radius - np.hypot(along, across) + 0.5, 0, 1).astype(np.float32), box
 
 
+def bare_glass(random: np.random.Generator) -> Array:
+    """Return a scene of evenly lit glass beside a section, shape (SCENE_PX, SCENE_PX).
+
+    Its patches come at all levels like any others, and nothing in them tells which; images of sections alone
+    hold too few of them to learn that from.
+    """
+    return np.full((SCENE_PX, SCENE_PX), random.uniform(0.8, 1.0), np.float32)
+
+
 def softened(scene: Array, random: np.random.Generator) -> Array:
     """Return a scene as thick or soft specimens look in focus: a little smooth, in a haze of their own light.
 
@@ -270,6 +282,8 @@ def scene_from(
     ndarray
         Shape (Y, X), float32, relative light.
     """
+    if bright_field and random.random() < _GLASS:
+        return bare_glass(random)
     if not bright_field and random.random() < synthetic_share:
         return softened(drawn_scene(random), random)
     images = sets[int(random.integers(len(sets)))]

@@ -81,7 +81,8 @@ class FocusTables:
     """The three tables while a batch runs; use it in a ``with`` statement.
 
     Rows are in the files when `add` returns. The files have temporary names until the block ends, in
-    whatever way: what was rated by then is kept, and no row is there in part.
+    whatever way: what was rated by then is kept, and no row is there in part. When nothing was rated and not
+    several images failed, older tables stay: a name was mistyped, or the batch was stopped at once.
 
     Parameters
     ----------
@@ -101,6 +102,7 @@ class FocusTables:
 
     def __init__(self, folder: Path) -> None:
         self.excluded: list[dict[str, str]] = []
+        self._rated = self._failed = 0
         self._tables: list[_Table] = []
         for name, columns in (
             (IMAGES_FILE, IMAGE_COLUMNS),
@@ -119,6 +121,11 @@ class FocusTables:
         """The files: images, patches, exclude."""
         return tuple(table.path for table in self._tables)
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether they hold enough to replace older tables."""
+        return self._rated > 0 or self._failed > 1
+
     def add(self, rating: FocusRating) -> None:
         """Write the rows of one image; when that fails, none of them is there."""
         images, patches, exclude = self._tables
@@ -133,6 +140,7 @@ class FocusTables:
                 table.cut_back(size)
             raise
         self.excluded += rows
+        self._rated += 1
 
     def add_failure(self, file: str, error: LinceiError) -> None:
         """Write that an image could not be rated."""
@@ -140,6 +148,7 @@ class FocusTables:
         row = {"file": file, "time": "", "channel": "", "z": "", "reason": str(reason)}
         self._tables[2].write([row])
         self.excluded.append(row)
+        self._failed += 1
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +158,7 @@ class FocusTables:
     ) -> None:
         with contextlib.ExitStack() as completing:  # the others are put in place when one cannot be
             for table in self._tables:
-                completing.callback(table.complete)
+                completing.callback(table.complete if self.worth_keeping else table.discard)
 
 
 class _Table:
@@ -224,9 +233,11 @@ def _text(value: Any) -> Any:
 def _reason(rating: FocusRating, plane: PlaneRating, *, is_stack: bool) -> str:
     """Say why a plane is to be left out."""
     if plane.in_focus == "no":
-        text = f"out of focus: level {plane.predicted_level}"
-        if rating.optics is not None:
-            text += f", about {float(rating.optics.defocus_um(plane.expected_level)):.2g} um from focus"
+        # Not the most likely level, which may be 0 where most of a field is blurred by various amounts.
+        text = f"out of focus: expected level {plane.expected_level:.1f}"
+        defocus_um = rating.defocus_um(plane.expected_level)
+        if defocus_um is not None:
+            text += f", about {defocus_um:.2g} um from focus"
         return f"{text}; the sharpest of its stack" if is_stack else text
     because = "; ".join(plane.notes) or "it shows too little to tell"
     return f"uncertain: no plane of its stack tells; {because}" if is_stack else f"uncertain: {because}"

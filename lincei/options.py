@@ -170,7 +170,7 @@ def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             low, high, above = metadata["minimum"], metadata["maximum"], metadata["above"]
             if item != item or (low is not None and item < low) or (high is not None and item > high):
-                allowed = " ".join(
+                allowed = " and ".join(
                     part
                     for part in (
                         f"at least {low:g}" if low is not None else "",

@@ -21,6 +21,7 @@ text               meaning
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -242,8 +243,8 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[InputGroup]:
     Returns
     -------
     list of InputGroup
-        In the order of ``inputs``, each image once. A file that is not there is among them: opening it
-        says so, and the others are not held up.
+        In the order of ``inputs``, each image once, however its path is spelled. A file that is not
+        there is among them: opening it says so, and the others are not held up.
 
     Raises
     ------
@@ -252,10 +253,12 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[InputGroup]:
     UsageError
         When a pattern has an unknown placeholder.
     """
+    # A link to a file is an input of its own (links may give one file several names), one to a folder is not.
+    folder = functools.cache(Path.resolve)
     groups: dict[frozenset[Path], InputGroup] = {}
     for text in inputs:
         for group in _found(str(text)):
-            groups.setdefault(frozenset(group.files), group)
+            groups.setdefault(frozenset(folder(path.parent) / path.name for path in group.files), group)
     return list(groups.values())
 
 

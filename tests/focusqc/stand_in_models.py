@@ -118,7 +118,19 @@ def write_stand_in(folder: Path, *, modality: str = "fluorescence", pixel_size_u
 
 
 def noise(height: int = 200, width: int = 300, *, blur_px: float = 0.0, seed: int = 0) -> NDArray[np.float64]:
-    """Return texture of mean 0 and standard deviation 1; blur makes its level by the rule higher."""
+    """Return texture of mean 0 and standard deviation 1; blur makes its level by the rule higher.
+
+    Most of it is dark and little of it bright, as in fluorescence.
+    """
+    pixels = even_noise(height, width, blur_px=blur_px, seed=seed)
+    pixels = np.exp(0.5 * pixels / pixels.std())
+    return (pixels - pixels.mean()) / pixels.std()
+
+
+def even_noise(
+    height: int = 200, width: int = 300, *, blur_px: float = 0.0, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return texture of mean 0 that is as dark as it is bright, as in phase contrast."""
     from scipy import ndimage
 
     pixels = np.random.default_rng(seed).normal(size=(height, width))
@@ -130,9 +142,9 @@ def noise(height: int = 200, width: int = 300, *, blur_px: float = 0.0, seed: in
 def gray(pixels: NDArray[np.float64], dtype: str = "uint16", axes: str | None = None, **fields: Any) -> Image:
     """Return texture as an image whose gray values fill a part of the type's range, and none is cut off."""
     zero, unit = {
-        "uint8": (128, 20),
-        "uint16": (20_000, 3000),
-        "float32": (0.5, 0.05),
-        "float64": (0.5, 0.05),
+        "uint8": (60, 10),
+        "uint16": (10_000, 3000),
+        "float32": (0.3, 0.03),
+        "float64": (0.3, 0.03),
     }[dtype]
     return Image.from_array((zero + unit * pixels).astype(dtype), axes, **fields)

@@ -122,7 +122,10 @@ class TestBeads:
         assert found["brightest plane (percentile 99.9)"] == 20
         assert found["between steps 4 and 5 (the data's README)"] == 17.5
 
-    def test_real_planes_near_the_middle_of_the_stack_are_sharp(self, measures: Any, real_data: Path):
+    def test_real_planes_near_the_middle_of_the_stack_are_sharp(
+        self, measures: Any, real_data: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("LINCEI_DATA", str(real_data))
         samples = measures.beads(measures.bead_stacks(), measures.FIRST_DEFINITION)
         assert len(samples) == 40
         sharp = np.array([sample.sharp for sample in samples]).reshape(4, 10)
@@ -162,7 +165,10 @@ class TestComparison:
         assert all(f"| {name} |" in text for name in measures.CLASSICAL)
         assert picture.stat().st_size < 150_000
 
-    def test_held_out_fields_are_those_of_the_card(self, measures: Any, tmp_path: Path, real_data: Path):
+    def test_held_out_fields_are_those_of_the_card(
+        self, measures: Any, tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("LINCEI_DATA", str(real_data))
         model = write_stand_in(tmp_path / "stand-in")
         card = dataclasses.replace(
             model.card, training={"test_fields": ["IXMtest_A06_s6.tif", "IXMtest_B24_s9"]}

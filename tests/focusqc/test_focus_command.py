@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,10 @@ import pandas as pd
 import pytest
 from stand_in_models import gray, noise
 
+import focusqc.train_files
 from lincei.cli import main
 from lincei.image import save_image
+from lincei.model import Model
 
 
 def run(*words: str | Path) -> int:
@@ -90,6 +93,17 @@ class TestGoodInput:
         assert "  train-focus " in shown
 
 
+def test_after_training_the_command_to_use_the_model_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stand_ins: Path
+):
+    model = Model.from_folder(stand_ins / "focus-fluorescence")
+    monkeypatch.setattr(focusqc.train_files, "train_files", lambda *a, **k: model)
+    out = str(tmp_path / "my models" / "it's mine")
+    assert main(["train-focus", "--input", "*.tif", "--out", out]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].partition("Use it with: ")[2]
+    assert shlex.split(command) == ["lincei", "focus", "INPUT", "--model", out, "--out", "DIR"]
+
+
 @pytest.mark.usefixtures("stand_ins")
 class TestBadInput:
     def test_a_single_image_that_cannot_be_rated_is_one_sentence(
@@ -99,6 +113,7 @@ class TestBadInput:
         assert run(source, "--out", tmp_path / "out") == 1
         shown = capsys.readouterr()
         assert shown.out == ""
+        assert list((tmp_path / "out").iterdir()) == []
         (line,) = shown.err.splitlines()
         assert line.startswith(
             f"error: {source}: this is a phase contrast image, and no model rates its focus"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import threading
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import focusqc.focus_files
 import focusqc.focus_image
 import focusqc.overlay
 from focusqc import FocusOptions, focus
-from focusqc.focus_files import file_names, focus_files
+from focusqc.focus_files import file_names, files_of, focus_files
 from focusqc.rating import IMAGE_COLUMNS
 from lincei.errors import LinceiError, LinceiWarning
 from lincei.image import Image, open_image, save_image
@@ -134,6 +135,16 @@ class TestOutputs:
         assert plane.patch_px == (28, 28)
         np.testing.assert_array_equal(plane.probabilities, rating.planes[0].probabilities)
 
+    @pytest.mark.parametrize(("height", "width"), [(1, 8300), (12_400, 30), (40, 5), (1, 1)])
+    def test_a_thin_image_is_drawn(self, tmp_path: Path, height: int, width: int):
+        (path,) = write_series(tmp_path / "in", (0,), (90, 90))
+        pixels = np.zeros((1, 1)) if height == width == 1 else noise(height, width)
+        save_image(gray(pixels), tmp_path / "in" / "thin.tif")
+        summary = focus_files([str(tmp_path / "in")], tmp_path / "out", FocusOptions())
+        assert summary.exit_code == 0
+        assert names_in(tmp_path / "out" / "overlays") == [f"{path.stem}.png", "thin.png"]
+        assert (tmp_path / "out" / "report.html").exists()
+
     def test_names_in_the_tables_are_paths_within_the_common_folder(self, tmp_path: Path):
         for name in ("x/1.tif", "x/y/2.tif", "z_z0.tif", "z_z1.tif"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -212,8 +223,74 @@ class TestTrouble:
 
     def test_inputs_are_never_replaced_by_pictures(self, tmp_path: Path):
         (path,) = write_series(tmp_path / "overlays", (0,))
-        with pytest.raises(LinceiError, match="Choose another folder with --out"):
-            focus_files([str(path)], tmp_path, FocusOptions())
+        for options in (FocusOptions(), PLAIN):
+            with pytest.raises(LinceiError, match="Choose another folder with --out"):
+                focus_files([str(path)], tmp_path, options)
+
+    @pytest.mark.parametrize("out", ["in", "in/other", "elsewhere"])
+    @pytest.mark.parametrize("options", [FocusOptions(), PLAIN])
+    def test_pictures_of_an_earlier_run_are_no_inputs(self, tmp_path: Path, out: str, options: FocusOptions):
+        (path,) = write_series(tmp_path / "in", (0,))
+        focus_files([str(path)], tmp_path / "in", FocusOptions(probabilities=True))
+        tables = (tmp_path / "in" / "images.csv").read_bytes()
+        for pattern, folder in (("**/*.png", "overlays"), ("**/*.tif", "probabilities")):
+            with pytest.raises(LinceiError, match=folder):
+                focus_files([str(tmp_path / "in" / pattern)], tmp_path / out, options)
+        assert (tmp_path / "in" / "images.csv").read_bytes() == tables
+
+    def test_a_folder_named_overlays_that_no_run_made_is_rated(self, tmp_path: Path):
+        (path,) = write_series(tmp_path / "overlays", (0,))
+        assert focus_files([str(path)], tmp_path / "out", PLAIN).exit_code == 0
+
+    def test_a_run_that_rates_nothing_leaves_the_results_of_the_last(self, tmp_path: Path):
+        write_series(tmp_path / "in", (0, 0))
+        out = tmp_path / "out"
+        options = FocusOptions()
+        first = focus_files([str(tmp_path / "in")], out, options)
+        assert len(files_of(out, first)) == 5
+        before = {path: path.read_bytes() for path in out.rglob("*.*")}
+        mistyped = focus_files([str(tmp_path / "in" / "typo.tif")], out, options)
+        stopped = focus_files([str(tmp_path / "in")], out, options, cancelled=lambda: True)
+        assert (mistyped.exit_code, stopped.exit_code) == (1, 130)
+        assert files_of(out, mistyped) == files_of(out, stopped) == []
+        assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+    def test_several_failures_are_results(self, tmp_path: Path):
+        inputs = [str(tmp_path / name) for name in ("a.tif", "b.tif")]
+        summary = focus_files(inputs, tmp_path / "out", FocusOptions())
+        names = ["images.csv", "patches.csv", "exclude.csv", "report.html"]
+        assert files_of(tmp_path / "out", summary) == [tmp_path / "out" / name for name in names]
+        assert names_in(tmp_path / "out") == sorted(names)
+
+    def test_a_failure_and_a_full_disk_are_no_results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        (path,) = write_series(tmp_path / "in", (0,))
+
+        def save(image: Image, path: Path) -> Path:
+            raise LinceiError("no space is left on the disk", str(path)) from OSError(errno.ENOSPC, "full")
+
+        monkeypatch.setattr(focusqc.focus_files, "save_image", save)
+        inputs = [str(tmp_path / "in" / "typo.tif"), str(path)]
+        options = FocusOptions(probabilities=True, overlays=False)
+        summary = focus_files(inputs, tmp_path / "out", options)
+        assert (len(summary.failures), summary.stopped_by) == (2, "full disk")
+        assert files_of(tmp_path / "out", summary) == []
+        assert names_in(tmp_path / "out") == []
+
+    def test_pictures_of_an_earlier_run_are_warned_of(self, tmp_path: Path):
+        write_series(tmp_path / "one", (0, 0, 0))
+        save_image(gray(noise(90, 90)), tmp_path / "two" / "02.tif")
+        out, options = tmp_path / "out", FocusOptions(probabilities=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(2):  # the second time all are replaced
+                focus_files([str(tmp_path / "one")], out, options)
+        with pytest.warns(LinceiWarning) as said:
+            focus_files([str(tmp_path / "two")], out, options)
+        assert [str(warning.message).partition(" of an earlier run")[0] for warning in said] == [
+            f"{out / name}: holds 2 pictures" for name in ("overlays", "probabilities")
+        ]
+        with pytest.warns(LinceiWarning, match="holds 3 pictures of an earlier run"):
+            focus_files([str(tmp_path / "two")], out, PLAIN)
 
     def test_a_model_that_is_not_there_is_found_out_before_work(self, tmp_path: Path):
         write_series(tmp_path / "in", (0,))
@@ -258,6 +335,8 @@ class TestTrouble:
         options = FocusOptions(probabilities=True, overlays=False)
         summary = focus_files([str(tmp_path / "in")], tmp_path / "out", options)
         assert summary.stopped_by == "full disk"
+        named = ["images.csv", "patches.csv", "exclude.csv", "probabilities"]
+        assert [path.name for path in files_of(tmp_path / "out", summary)] == named
         assert len(summary.done) == 2
         assert len(pd.read_csv(tmp_path / "out" / "images.csv")) == 2
         assert pd.read_csv(tmp_path / "out" / "exclude.csv").empty

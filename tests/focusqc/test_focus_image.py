@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stand_in_models import gray, noise, rule, write_stand_in
+from stand_in_models import even_noise, gray, noise, rule, write_stand_in
 
 import focusqc
 import focusqc.focus_image
@@ -28,6 +28,14 @@ from lincei.pixel_size import resampled
 from lincei.progress import Progress
 
 EVEN = np.full(11, 1 / 11)
+TRANSMITTED_NAMES = [
+    "Phase", "phase contrast", "PhaseContrast", "img_phase", "cells-phase", "Ph", "PH1", "ph2", "BF",
+    "bright field", "TL Brightfield", "DIC", "T-PMT", "TPMT", "Transmitted light", "transmission", "TL_1",
+]  # fmt: skip
+STAINS = [
+    "PH3", "pH3", "Ph-H3", "S-phase marker", "EdU_S-phase", "G1-phase", "G1/S phase", "M phase", "metaphase",
+    "neurotransmitter", "trans-Golgi", "Phalloidin", "pHrodo", "DiC18", "BFP",
+]  # fmt: skip
 
 
 class LazyPixels(LazyArray):
@@ -156,12 +164,14 @@ class TestGrayValues:
     ):
         content = np.round(8000 + 1000 * noise(blur_px=1))
         plain = only(focus(Image.from_array(content.astype("uint16"))))
-        other = only(focus(Image.from_array((content * gain + offset).astype(dtype))))
+        pixels = (content * gain + offset).astype(dtype)
+        # Stated, since a negative gain makes the background bright.
+        other = only(focus(Image.from_array(pixels, modality="fluorescence")))
         np.testing.assert_allclose(other.probabilities, plain.probabilities, atol=2e-3)
         assert other.notes == ()
 
     def test_8_and_12_bits_are_rated_as_16(self):
-        content = 0.5 + 0.1 * noise(blur_px=1)
+        content = 0.2 + 0.05 * noise(blur_px=1)
         ratings = [
             only(focus(Image.from_array(np.round(content * top).astype(dtype))))
             for top, dtype in ((255, "uint8"), (4095, "uint16"), (65535, "uint16"))
@@ -194,6 +204,51 @@ class TestGrayValues:
         (said,) = plane.notes
         assert said.startswith(note)
 
+    @pytest.mark.parametrize(
+        ("value", "dtype", "pixel_size_um", "note"),
+        [
+            (65535, "uint16", 0.27, "all saturated: every pixel is 65535"),
+            (4095, "uint16", 0.31, "all saturated: every pixel is 4095"),
+            (255, "uint8", 1.1, "all saturated: every pixel is 255"),
+            (100, "uint16", 1.1, "constant: every pixel is 100"),
+            (0, "uint16", 1.1, "all black: every pixel is 0"),
+            (0.1, "float32", 0.31, "constant: every pixel is 0.1"),
+        ],
+    )
+    @pytest.mark.parametrize("color", [False, True])
+    def test_the_rounding_of_resampling_is_no_content(
+        self, value: float, dtype: str, pixel_size_um: float, note: str, color: bool
+    ):
+        if color and value == 4095:
+            note = "constant: every pixel is 4095"  # no camera of 12 bits gives colors
+        pixels = np.full((300, 300, 3) if color else (300, 300), value, dtype)
+        image = Image.from_array(pixels, "YXS" if color else None, modality="fluorescence")
+        plane = only(focus(image, pixel_size_um=pixel_size_um))
+        assert plane.certainty_max < 0.01
+        assert plane.notes[0].startswith(note)
+
+    @pytest.mark.parametrize("pixel_size_um", [0.27, 1.1])
+    def test_an_even_part_of_a_resampled_image_says_nothing(self, pixel_size_um: float):
+        pixels = gray(noise(600, 600)).read()[0, 0, 0].copy()
+        pixels[:, 300:] = 4095
+        image = Image.from_array(pixels, modality="fluorescence")
+        plane = only(focus(image, pixel_size_um=pixel_size_um))
+        even = np.array(plane.x) > 310
+        assert even.any()
+        assert (plane.patch_certainties[:, even] < 0.01).all()
+        assert (plane.patch_certainties[:, 0] > 0.1).all()
+
+    @pytest.mark.parametrize(("band_bytes", "pixel_size_um"), [(2**24, 0.27), (1, 0.27), (2**24, 1.1)])
+    def test_saturation_is_counted_in_a_resampled_image_too(
+        self, monkeypatch: pytest.MonkeyPatch, band_bytes: int, pixel_size_um: float
+    ):
+        monkeypatch.setattr(focusqc.focus_image, "_BAND_BYTES", band_bytes)
+        pixels = gray(noise(600, 600)).read()[0, 0, 0].copy()
+        pixels[300:] = 65535
+        image = Image.from_array(pixels, modality="fluorescence")
+        plane = only(focus(image, pixel_size_um=pixel_size_um))
+        assert plane.notes[0].startswith("saturated: 50 % of the pixels are 65535")
+
     @pytest.mark.parametrize(("share", "said"), [(0.005, False), (0.05, True)])
     def test_a_partly_saturated_plane_is_said_to_be_above_one_percent(self, share: float, said: bool):
         image = gray(noise(), "uint8")
@@ -204,7 +259,7 @@ class TestGrayValues:
         assert notes == ((expected,) if said else ())
 
     def test_what_is_saturated_is_told_by_the_stated_range(self):
-        pixels = gray(noise()).read()[0, 0, 0].copy()
+        pixels = np.minimum(gray(noise()).read()[0, 0, 0], 39_000)
         pixels[:50] = 40_000
         stated = Image.from_array(pixels.astype(np.float32), intensity_range=(0, 40_000))
         assert only(focus(stated)).notes[0].startswith("saturated: 25 % of the pixels are 40000")
@@ -264,7 +319,7 @@ class TestSize:
 
     def test_a_large_plane_is_read_once_in_bands(self):
         pixels = LazyPixels((1, 1, 1, 6000, 6000))
-        rating = focus(Image(pixels))
+        rating = focus(Image(pixels, modality="fluorescence"))
         assert only(rating).probabilities.shape == (72, 72, 11)
         assert pixels.most_px * 2 <= 16 * 2**20
         # Rows that two rows of patches share at the lower edge may be read twice.
@@ -305,6 +360,26 @@ class TestPixelSize:
         assert enlarged.patch_px == (42, 42)
         assert (enlarged.y[-1], enlarged.x[-1]) == (101 - 42, 151 - 42)
 
+    def test_what_is_too_small_at_the_models_pixel_size_is_said_to_be_so_there(self):
+        image = gray(noise(200, 300), source="a.tif", modality="fluorescence")
+        (note,) = only(focus(image, pixel_size_um=0.2)).notes
+        assert note == "smaller than a patch of 84 pixels at the model's pixel size: padded by mirroring"
+        with pytest.raises(UsageError, match=r"a\.tif: .*has 62 pixels at the model's pixel size\. Ask for"):
+            focus(image, pixel_size_um=0.2, tile_count=(1, 2))
+        with pytest.raises(UsageError, match=r"a\.tif: .*has 200 pixels\. Ask for"):
+            focus(image, tile_count=(1, 200))
+
+    @pytest.mark.parametrize(
+        ("pixel_size_um", "notes"),
+        [
+            (1.2, ()),
+            (1.3, ("enlarged 2 times: what its coarse pixels blur counts as defocus",)),
+            (3.0, ("enlarged 4.6 times: what its coarse pixels blur counts as defocus",)),
+        ],
+    )
+    def test_strong_enlarging_is_said_to_count_as_defocus(self, pixel_size_um: float, notes: tuple[str, ...]):
+        assert only(focus(gray(noise(100, 100)), pixel_size_um=pixel_size_um)).notes == notes
+
     def test_pixel_sizes_that_cannot_be_meant_are_refused(self):
         with pytest.raises(LinceiError, match=r"its pixels are 325 um.*--pixel-size-um"):
             focus(gray(noise()), pixel_size_um=325.0)
@@ -317,6 +392,25 @@ class TestPixelSize:
         # These are the reference optics: a level is 2 um.
         (row,) = rating.image_rows()
         assert row["defocus_um"] == pytest.approx(2 * row["expected_level"], rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"na": 0.5}, r"^--na is given, but the pixel size is not known: .* Pass --pixel-size-um\.$"),
+            ({"wavelength_um": 0.6}, r"^--wavelength-um is given without --na: "),
+            ({"refractive_index": 1.33, "pixel_size_um": 0.65}, r"^--refractive-index is given without --na"),
+            (
+                {"refractive_index": 1.33, "wavelength_um": 0.6},
+                r"^--wavelength-um and --refractive-index are given without --na: .* Pass --na\.$",
+            ),
+        ],
+    )
+    def test_optics_that_do_not_give_micrometers_are_said_to_be_of_no_use(
+        self, options: dict[str, float], said: str
+    ):
+        with pytest.warns(LinceiWarning, match=said):
+            rating = focus(gray(noise()), **options)
+        assert rating.image_rows()[0]["defocus_um"] is None
 
     def test_levels_of_a_resampled_image_are_blur_at_the_models_pixel_size(self):
         rating = focus(gray(noise()), pixel_size_um=0.325, na=0.5)
@@ -390,6 +484,21 @@ class TestModality:
             focus(alone)
         assert only(focus(alone, modality="fluorescence")).channel_name == "DIC"
 
+    @pytest.mark.parametrize(
+        "name",
+        TRANSMITTED_NAMES,
+    )
+    def test_names_of_transmitted_light_are_known(self, name: str):
+        with pytest.raises(LinceiError, match="is transmitted light by its name"):
+            focus(gray(noise(), channel_names=(name,)))
+
+    @pytest.mark.parametrize(
+        "name",
+        STAINS,
+    )
+    def test_names_of_stains_are_not_taken_for_transmitted_light(self, name: str):
+        assert only(focus(gray(noise(), channel_names=(name,)))).notes == ()
+
     def test_a_model_of_another_task_is_refused(self, tmp_path: Path):
         stand_in = write_stand_in(tmp_path / "other")
         other = Model(stand_in.folder, dataclasses.replace(stand_in.card, task="tumor"))
@@ -398,9 +507,45 @@ class TestModality:
 
 
 @pytest.mark.usefixtures("stand_ins")
+class TestBackground:
+    NOTE = focusqc.focus_image._BRIGHT_NOTE
+
+    @pytest.mark.parametrize("pixel_size_um", [None, 0.5])
+    def test_what_is_not_dark_is_warned_of_once_and_noted_for_each_plane(self, pixel_size_um: float | None):
+        pixels = np.stack([even_noise(blur_px=1), noise(blur_px=1), even_noise(blur_px=2)])
+        image = gray(pixels, axes="TYX", name="cells")
+        with pytest.warns(LinceiWarning) as said:
+            rating = focus(image, pixel_size_um=pixel_size_um)
+        assert [str(warning.message) for warning in said] == [f"cells: {self.NOTE}."]
+        assert [plane.notes for plane in rating.planes] == [(self.NOTE,), (), (self.NOTE,)]
+        assert all(row["note"] == self.NOTE for row in rating.image_rows()[::2])
+
+    def test_bright_objects_are_told_from_dark_ones(self):
+        bright = gray(noise(blur_px=1))
+        top = bright.read().max() + np.uint16(1)
+        with pytest.warns(LinceiWarning, match="its background is not dark"):
+            focus(bright.with_(data=top - bright.read()))
+
+    def test_a_stated_modality_is_not_doubted(self):
+        image = gray(even_noise())
+        assert only(focus(image.with_(modality="fluorescence"))).notes == ()
+        assert only(focus(image, modality="fluorescence")).notes == ()
+
+    def test_another_model_and_color_are_not_doubted(self):
+        assert only(focus(gray(even_noise()), "focus-he")).notes == ()
+        color = gray(np.stack([even_noise()] * 3, axis=-1), "uint8", axes="YXS")
+        assert only(focus(color, "focus-fluorescence")).notes == ()
+
+    def test_a_plane_that_is_uncertain_anyway_is_not_doubted(self, monkeypatch: pytest.MonkeyPatch):
+        image = gray(even_noise())
+        monkeypatch.setattr(PlaneRating, "in_focus", "uncertain")
+        assert only(focus(image)).notes == ()
+
+
+@pytest.mark.usefixtures("stand_ins")
 class TestTheJob:
     def test_provenance_says_what_rated_what_with_which_options(self, stand_ins: Path):
-        rating = focus(gray(noise(), source="a.tif"), na=0.4, threads=1)
+        rating = focus(gray(noise(), source="a.tif", pixel_size_um=0.65), na=0.4, threads=1)
         model = Model.from_folder(stand_ins / "focus-fluorescence")
         told = rating.provenance
         assert told["lincei_version"]
@@ -435,6 +580,11 @@ class TestTheJob:
         np.testing.assert_array_equal(only(one).probabilities, only(other).probabilities)
         with pytest.raises(UsageError, match="no option 'tilecount'"):
             focus(image, tilecount=(2, 2))
+
+    @pytest.mark.parametrize(("given", "said"), [(noise(), "this is an array"), ("a.tif", "this is 'a.tif'")])
+    def test_what_is_no_image_is_refused_with_how_to_make_one(self, given: Any, said: str):
+        with pytest.raises(LinceiError, match=rf"{said}, not an image\. .*Image\.from_array.*open_image"):
+            focus(given)
 
     @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
     def test_engines_agree(self, engine: str):

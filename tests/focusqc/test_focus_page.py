@@ -385,7 +385,7 @@ def test_names_and_reasons_cannot_break_out_of_the_page(browser: Any, tmp_path: 
 
 
 def test_defocus_and_notes_have_columns_where_there_are_any(tmp_path: Path) -> None:
-    from focusqc.levels import REFERENCE_OPTICS
+    from focusqc.levels import Optics
 
     plain = collected([1, 2]).write(tmp_path / "plain.html").read_text("utf-8")
     titles = [title for title, _ in data_of(plain)["images"]["columns"]]
@@ -399,7 +399,7 @@ def test_defocus_and_notes_have_columns_where_there_are_any(tmp_path: Path) -> N
         "overlay",
     ]
     page = PageCollector("known optics")
-    page.add(made_rating("a.tif", made_plane(3, notes=("all saturated",)), optics=REFERENCE_OPTICS))
+    page.add(made_rating("a.tif", made_plane(3, notes=("all saturated",)), optics=Optics(0.65, 0.5)))
     table = data_of(page.write(tmp_path / "full.html").read_text("utf-8"))["images"]
     row = dict(zip([title for title, _ in table["columns"]], table["rows"][0], strict=False))
     assert row["note"] == "all saturated"

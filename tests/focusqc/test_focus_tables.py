@@ -76,14 +76,14 @@ class TestFiles:
                     assert list(left) == list(right), column
 
     def test_columns_are_those_that_the_package_names(self, tmp_path: Path):
-        with FocusTables(tmp_path):
-            pass
+        with FocusTables(tmp_path) as tables:
+            tables.add(rating(plane(SHARP)))
         for name, columns in (
             ("images.csv", IMAGE_COLUMNS),
             ("patches.csv", PATCH_COLUMNS),
             ("exclude.csv", EXCLUDE_COLUMNS),
         ):
-            assert (tmp_path / name).read_text("utf-8") == ",".join(columns) + "\n"
+            assert (tmp_path / name).read_text("utf-8").partition("\n")[0] == ",".join(columns)
         assert EXCLUDE_COLUMNS == ("file", "time", "channel", "z", "reason")
 
     def test_numbers_have_six_digits_at_most_and_the_same_input_gives_the_same_bytes(self, tmp_path: Path):
@@ -176,6 +176,22 @@ class TestTrouble:
             assert (tmp_path / "images.csv").read_text("utf-8") == "older"
         assert len(rows_of(tmp_path / "images.csv")) == 1
 
+    def test_older_tables_stay_when_nothing_is_rated_unless_several_images_failed(self, tmp_path: Path):
+        names = ("images.csv", "patches.csv", "exclude.csv")
+        for name in names:
+            (tmp_path / name).write_text("older", "utf-8")
+        for failures in (0, 1):
+            with FocusTables(tmp_path) as tables:
+                for _ in range(failures):
+                    tables.add_failure("a.tif", LinceiError("it is gone"))
+            assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+            assert all((tmp_path / name).read_text("utf-8") == "older" for name in names)
+        with FocusTables(tmp_path) as tables:
+            for file in ("a.tif", "b.tif"):
+                tables.add_failure(file, LinceiError("it is gone"))
+        assert rows_of(tmp_path / "images.csv") == []
+        assert len(rows_of(tmp_path / "exclude.csv")) == 2
+
 
 class TestExclude:
     def test_what_is_in_focus_is_not_listed(self):
@@ -188,10 +204,25 @@ class TestExclude:
             "time": "0",
             "channel": "DAPI",
             "z": "2",
-            "reason": "out of focus: level 7",
+            "reason": "out of focus: expected level 7.0",
         }
         (row,) = exclude_rows(rating(plane(BLURRED), optics=Optics(0.65, 0.5)))
-        assert row["reason"] == "out of focus: level 7, about 14 um from focus"
+        assert row["reason"] == "out of focus: expected level 7.0, about 14 um from focus"
+
+    def test_a_distance_that_the_optics_hide_is_not_given(self):
+        (row,) = exclude_rows(rating(plane(np.eye(11)[10]), optics=Optics(0.05, 0.3)))
+        assert row["reason"] == "out of focus: expected level 10.0"
+
+    def test_what_is_left_out_as_blurred_is_not_called_level_zero(self):
+        # Half of the field is sharp, the other half blurred by different amounts: a tilted slide.
+        patches = np.full((1, 9, 11), 0.001, np.float32)
+        for column, level in enumerate((0, 0, 0, 0, 4, 5, 6, 7, 8)):
+            patches[0, column, level] = 0.99
+        tilted = PlaneRating(0, 0, 0, "0", (0,), tuple(range(0, 756, 84)), (84, 84), patches)
+        assert (tilted.predicted_level, tilted.in_focus) == (0, "no")
+        (row,) = exclude_rows(FocusRating("a", "a.tif", (tilted,), (84, 756)))
+        assert row["reason"] == f"out of focus: expected level {tilted.expected_level:.1f}"
+        assert tilted.expected_level > 3
 
     def test_what_is_uncertain_is_listed_with_the_reason(self):
         (row,) = exclude_rows(rating(plane(EVEN, notes=("all black: every pixel is 0",))))
@@ -222,7 +253,7 @@ class TestExclude:
             ("0", "GFP", "2"),
             ("1", "DAPI", "1"),
         ]
-        assert rows[0]["reason"] == "out of focus: level 7; the sharpest of its stack"
+        assert rows[0]["reason"] == "out of focus: expected level 7.0; the sharpest of its stack"
         assert rows[1]["reason"].startswith("uncertain: no plane of its stack tells")
 
     def test_files_that_failed_are_listed_with_the_sentence(self, tmp_path: Path):

@@ -151,6 +151,15 @@ def test_the_key_shows_all_levels_and_both_certainties_and_cuts_nothing_off(widt
         assert text_px > width / 50
 
 
+@pytest.mark.parametrize("width", [1, 13, 14, 39, 40])
+def test_an_image_too_narrow_for_a_key_has_none_and_is_drawn(width: int) -> None:
+    rating = made_plane(3, size_px=(50, width))
+    picture = overlay_rgb(np.random.default_rng(0).random((50, width)), rating)
+    assert picture.shape[1] == width
+    assert (len(picture) > 50) == (width >= 40)
+    assert (picture[0, 0] == level_color(3, float(rating.patch_certainties[0, 0]))).all()
+
+
 def test_gray_is_scaled_for_display_and_odd_values_do_no_harm() -> None:
     plane = np.linspace(1000, 1100, 84 * 84).reshape(84, 84)
     plane[40, 40] = np.nan

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from focusqc.patches import PATCH_PX, chunks, padded, patch_grid, patch_pixels
+from focusqc.patches import PATCH_PX, PatchGrid, padded, patch_grid, patch_pixels
 from lincei.errors import UsageError
 
 SIZES = st.integers(1, 700)
 
 
-def covered(height: int, width: int, origins: np.ndarray) -> np.ndarray:
+def covered(height: int, width: int, grid: PatchGrid) -> np.ndarray:
     """Return how many patches every pixel lies in."""
     count = np.zeros((height, width), int)
-    for y, x in origins:
+    for y, x in itertools.product(grid.y, grid.x):
         count[y : y + PATCH_PX, x : x + PATCH_PX] += 1
     return count
 
@@ -26,7 +28,7 @@ class TestSideBySide:
     @given(height=SIZES, width=SIZES)
     def test_every_pixel_lies_in_a_patch_and_no_patch_outside(self, height: int, width: int):
         grid = patch_grid(height, width)
-        assert (covered(height, width, grid.origins) > 0).all()
+        assert (covered(height, width, grid) > 0).all()
         for starts, size in ((grid.y, height), (grid.x, width)):
             assert starts[0] == 0
             assert len(set(starts)) == len(starts) == max(1, -(-size // PATCH_PX))
@@ -39,18 +41,13 @@ class TestSideBySide:
     def test_whole_multiples_are_covered_once(self):
         grid = patch_grid(168, 252)
         assert (grid.y, grid.x) == ((0, 84), (0, 84, 168))
-        assert (covered(168, 252, grid.origins) == 1).all()
+        assert (covered(168, 252, grid) == 1).all()
 
     def test_a_field_of_520_by_696_has_7_by_9_patches(self):
         grid = patch_grid(520, 696)
         assert grid.y == (0, 84, 168, 252, 336, 420, 436)
         assert grid.x == (0, 84, 168, 252, 336, 420, 504, 588, 612)
         assert len(grid) == 63
-
-    def test_origins_run_row_by_row(self):
-        origins = patch_grid(168, 170).origins
-        assert origins.tolist() == [[0, 0], [0, 84], [0, 86], [84, 0], [84, 84], [84, 86]]
-        assert origins.dtype == np.int64
 
 
 class TestTileCount:
@@ -132,14 +129,14 @@ class TestPixels:
         found = patch_pixels(plane, grid, 0, len(grid))
         assert found.shape == (len(grid), 1, PATCH_PX, PATCH_PX)
         assert found.dtype == np.float32
-        for patch, (y, x) in zip(found, grid.origins, strict=True):
+        for patch, (y, x) in zip(found, itertools.product(grid.y, grid.x), strict=True):
             np.testing.assert_array_equal(patch[0], plane[y : y + PATCH_PX, x : x + PATCH_PX])
 
     def test_a_part_of_the_patches_is_that_part_of_all(self):
         plane = np.arange(300 * 260, dtype=np.uint32).reshape(300, 260)
         grid = patch_grid(300, 260, (3, 4))
         whole = patch_pixels(plane, grid, 0, 12)
-        parts = [patch_pixels(plane, grid, first, last) for first, last in chunks(12, 5)]
+        parts = [patch_pixels(plane, grid, first, last) for first, last in ((0, 5), (5, 10), (10, 12))]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
     @pytest.mark.parametrize("shape", [(1, 1), (30, 200), (200, 30), (83, 83), (10, 84)])
@@ -160,10 +157,3 @@ class TestPixels:
         plane = np.arange(90 * 84.0).reshape(90, 84)
         np.testing.assert_array_equal(padded(plane), plane)
         assert not patch_grid(90, 84).padded
-
-
-@given(total=st.integers(0, 100), size=st.integers(1, 30))
-def test_chunks_run_through_all_without_gaps(total: int, size: int):
-    found = list(chunks(total, size))
-    assert [i for first, last in found for i in range(first, last)] == list(range(total))
-    assert all(0 < last - first <= size for first, last in found)

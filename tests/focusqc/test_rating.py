@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from focusqc.levels import LEVELS, REFERENCE_OPTICS, certainty, pooled
+from focusqc.levels import LEVELS, Optics, certainty, pooled
 from focusqc.rating import IMAGE_COLUMNS, PATCH_COLUMNS, FocusRating, PlaneRating
 
 UNIFORM = np.full(LEVELS, 1 / LEVELS, np.float32)
@@ -167,16 +167,24 @@ class TestTables:
         assert (row["height"], row["width"]) == (40, 60)
 
     def test_defocus_is_given_where_the_optics_are_known(self):
-        known, unknown = rating(plane([sure(3)]), optics=REFERENCE_OPTICS), rating(plane([sure(3)]))
+        known, unknown = rating(plane([sure(3)]), optics=Optics(0.65, 0.5)), rating(plane([sure(3)]))
         for rows in (FocusRating.image_rows, FocusRating.patch_rows):
             assert rows(known)[0]["defocus_um"] == pytest.approx(6, abs=1e-4)
             assert rows(unknown)[0]["defocus_um"] is None
         assert unknown.to_dataframe()["defocus_um"].isna().all()
 
+    def test_defocus_that_the_optics_hide_is_not_called_zero(self):
+        """A small aperture on small pixels: a point in focus is as wide as one of level 10."""
+        hiding = Optics(0.05, 0.3)
+        made = rating(plane([sure(10), sure(0)]), optics=hiding)
+        assert [row["defocus_um"] for row in made.patch_rows()] == [None, 0.0]
+        assert made.image_rows()[0]["defocus_um"] is None
+        assert [made.defocus_um(level) for level in (0, 0.1, 10)] == [0.0, None, None]
+
     def test_rows_can_be_written_as_json(self):
         import json
 
-        made = rating(*stack([sure(1), two(3, 4)]), optics=REFERENCE_OPTICS)
+        made = rating(*stack([sure(1), two(3, 4)]), optics=Optics(0.65, 0.5))
         assert json.loads(json.dumps(made.patch_rows() + made.image_rows()))[1]["expected_level"] == 3.5
 
 

@@ -106,7 +106,7 @@ def test_sets_count_alike_whatever_their_sizes():
     large = [SharpImage(f"dark {i}", np.full((100, 100), 1, np.float32)) for i in range(50)]
     random = np.random.default_rng(0)
     drawn = [
-        scene_from([small, large], random, synthetic_share=0, magnification=1, bright_field=True).max()
+        scene_from([small, large], random, synthetic_share=0, magnification=1, bright_field=False).max()
         for _ in range(200)
     ]
     assert 70 < sum(value > 5 for value in drawn) < 130
@@ -115,6 +115,10 @@ def test_sets_count_alike_whatever_their_sizes():
 def test_sections_are_never_drawn():
     sets = [[SharpImage("tissue", np.full((100, 100), 0.5, np.float32))]]
     random = np.random.default_rng(0)
-    for _ in range(10):
+    levels = []
+    for _ in range(60):
         scene = scene_from(sets, random, synthetic_share=1, magnification=2, bright_field=True)
-        np.testing.assert_allclose(scene, 0.5, rtol=1e-5)
+        np.testing.assert_allclose(scene, scene[0, 0], rtol=1e-5)
+        levels.append(float(scene[0, 0]))
+    # A few are bare glass, which is brighter than this tissue.
+    assert 0 < sum(level > 0.75 for level in levels) < 20

@@ -61,7 +61,7 @@ class TestValues:
             ({"count": True}, ["--count", "whole number", "True"]),
             ({"count": "4"}, ["--count", "whole number", "'4'"]),
             ({"count": None}, ["--count", "whole number"]),
-            ({"count": 0}, ["--count is 0", "at least 1 at most 10"]),
+            ({"count": 0}, ["--count is 0", "at least 1 and at most 10"]),
             ({"count": 11}, ["--count is 11", "at most 10"]),
             ({"pixel_size_um": "0.5"}, ["--pixel-size-um", "needs a number", "'0.5'"]),
             ({"pixel_size_um": True}, ["--pixel-size-um", "needs a number"]),

@@ -95,6 +95,28 @@ def test_a_file_that_two_inputs_name_is_done_once(tmp_path: Path) -> None:
     assert stems(tmp_path, "a.tif", "*.tif", ".") == ["a", "b"]
 
 
+def test_a_file_is_done_once_however_its_path_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "plate/a_z1.tif", "plate/a_z2.tif")
+    monkeypatch.chdir(tmp_path)
+    spelled = ["plate", "plate/../plate", tmp_path / "plate"]
+    assert [group.source for group in find_inputs([Path(text) / "a_z1.tif" for text in spelled])] == [
+        str(Path("plate/a_z1.tif"))
+    ]
+    assert len(find_inputs([Path(text) / "a_z{z}.tif" for text in spelled])) == 1
+
+
+def test_a_linked_folder_is_the_folder_and_a_linked_file_an_input_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "plate/a.tif")
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "plate")
+        (tmp_path / "plate/b.tif").symlink_to("a.tif")
+    except OSError:
+        pytest.skip("links are not allowed here")
+    assert stems(tmp_path, "plate", "link") == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
