@@ -35,7 +35,9 @@ def test_every_engine_answers_their_test_as_the_trained_network_did(name, engine
 def test_their_card_says_whose_images_which_license_and_how_to_train_them_again(name):
     model = find_model(name)
     assert model.card.license
-    assert model.card.training["command"].startswith("lincei train-focus --input")
+    command = model.card.training["command"]
+    assert command.startswith("lincei train-focus ")
+    assert "$LINCEI_DATA/" in command
     assert "Images: " in model.file("README.md").read_text("utf-8")
     assert model.size_bytes < 2e6
     assert not set(model.card.training["test_fields"]) & set(model.card.training["train_fields"])

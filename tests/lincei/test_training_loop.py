@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from lincei.errors import LinceiError
-from lincei.training import LoopSettings, TrainingStoppedError, learning_rate, run_loop
+from lincei.training import (
+    LoopSettings,
+    TrainingStoppedError,
+    learning_rate,
+    remove_state,
+    run_loop,
+    typed_command,
+)
 
 
 class Optimizer:
@@ -128,3 +137,25 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(LinceiError, match="state of the stopped training is damaged"):
         run(Model(), tmp_path, state_path=path, resume=True)
+
+
+# What is written about it, and what is left
+
+
+def test_the_data_folder_is_named_by_its_variable_and_nothing_else_is(monkeypatch):
+    words = ["train-focus", "--input", "a=/x/data/b/*.tif", "--resume", "--data-credit", "a b"]
+    monkeypatch.setattr(sys, "argv", ["lincei", *words])
+    monkeypatch.setenv("LINCEI_DATA", "/x/data/")
+    assert typed_command() == "lincei train-focus --input \"a=$LINCEI_DATA/b/*.tif\" --data-credit 'a b'"
+    monkeypatch.setenv("LINCEI_DATA", "data")
+    assert "--data-credit" in typed_command()
+
+
+def test_only_the_state_is_removed(tmp_path):
+    (tmp_path / "training.npz").write_bytes(b"state")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    remove_state(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "notes.txt").unlink()
+    remove_state(tmp_path)
+    assert not tmp_path.exists()
