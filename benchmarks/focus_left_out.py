@@ -39,7 +39,7 @@ SETS = {
             "NFH, motor neurons": "nfh_confocal_maxproj.tif",
         },
     ),
-    "bacteria": ("ecoli_phase_yfp", "*_yfp_*.tif", {"YFP, E. coli, 0.16 um/px": "*_yfp_*.tif"}),
+    "bacteria": ("ecoli_phase_yfp", "*_yfp_*.tif", {"YFP, E coli, fine pixels": "*_yfp_*.tif"}),
 }
 HEADER = ["left out", "measured on", "fields", "exact", "within one", "rank correlation", "mean error", "ECE"]
 

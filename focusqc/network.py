@@ -1,7 +1,7 @@
 """The network that rates a patch: strided convolutions, pooled to one distribution over the levels.
 
 A patch comes in raw gray values. Its mean is subtracted and it is divided by its standard deviation inside
-the network, so that camera gain and offset cannot matter; a constant patch becomes zeros.
+the network, so that camera gain and offset cannot matter; a constant patch becomes zeros, but for rounding.
 """
 
 from __future__ import annotations

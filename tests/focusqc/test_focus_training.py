@@ -181,7 +181,7 @@ def test_a_folder_with_other_files_is_refused_before_any_training(tmp_path):
 def test_another_split_is_another_training(tmp_path):
     images = [sharp(f"scene {i}", i) for i in range(6)]
     with pytest.raises(TrainingStoppedError):
-        train(images, tmp_path / "model", QUICK, cancelled=after(60))
+        train(images, tmp_path / "model", QUICK, max_minutes=10, cancelled=after(10))
     pairs = {"": {image.name: str(i // 2) for i, image in enumerate(images)}}
     with pytest.raises(LinceiError, match="other"):
         train(images, tmp_path / "model", QUICK, resume=True, groups=pairs)
@@ -238,7 +238,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     images = [sharp(f"scene {i}", i) for i in range(4)]
     folder = tmp_path / "stopped"
     with pytest.raises(TrainingStoppedError) as stopped:
-        train(images, folder, QUICK, cancelled=after(60))
+        train(images, folder, QUICK, max_minutes=10, cancelled=after(10))
     assert stopped.value.state_path.exists()
     assert not folder.exists()
     model = train(images, folder, QUICK, resume=True, max_minutes=0.1)
@@ -249,7 +249,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
 def test_another_training_is_not_gone_on_with(tmp_path):
     folder = tmp_path / "stopped"
     with pytest.raises(TrainingStoppedError):
-        train([sharp("a", 1, (200, 600))], folder, QUICK, cancelled=after(60))
+        train([sharp("a", 1, (200, 600))], folder, QUICK, max_minutes=10, cancelled=after(10))
     with pytest.raises(LinceiError, match="other"):
         train([sharp("b", 2, (200, 600))], folder, QUICK, resume=True)
 

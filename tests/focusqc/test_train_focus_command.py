@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import tifffile
@@ -31,7 +33,8 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def test_a_model_trained_on_files_rates_files(tmp_path, capsys):
+def test_a_model_trained_on_files_rates_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lincei", "train-focus", "--split-by", "well"])  # what was typed
     write_sharp(tmp_path / "sharp", [f"plate_{well}_s{site}.tif" for well in "ABCD" for site in (1, 2)])
     write_sharp(tmp_path / "other", ["one.tif"], seed=50)
     model = tmp_path / "models" / "quick-focus"
