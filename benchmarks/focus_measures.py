@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from focusqc.focus_image import focus
 from focusqc.levels import LAST_LEVEL_IN_FOCUS, LEVELS, STEP_UM, Optics
+from focusqc.training import TEST_SHARE
 from lincei.image import Image, open_image
 from lincei.model import Model, find_model
 from lincei.optics import (
@@ -46,8 +47,6 @@ PHOTOELECTRONS, READ_NOISE, GAIN, OFFSET, BITS = 200.0, 3.0, 2.0, 100.0, 16
 BEAD_REACH_PX = 20
 THRESHOLDS_FROM = "BBBC039, simulated"
 OURS = "focusqc"
-# Of the E. coli fields, which are many and alike.
-EVERY_NTH_YFP = 5
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -278,11 +277,31 @@ def held_out_fields(model: Model) -> dict[str, NDArray[Any]]:
     return {path.stem: pixels_of(path) for path in paths}
 
 
+def unseen(path: Path, trained: Sequence[str]) -> NDArray[Any] | None:
+    """Return what the model was not trained or tuned on: all of an image, its test part, or nothing.
+
+    An image of which parts were trained on was cut along its longer side; its last share was the test.
+    """
+    if not any(name == path.stem or name.startswith(f"{path.stem} (") for name in trained):
+        return pixels_of(path)
+    if not any(name.startswith(f"{path.stem} (") for name in trained):
+        return None
+    pixels = pixels_of(path)
+    kept = round(max(pixels.shape) * TEST_SHARE)
+    return pixels[-kept:] if pixels.shape[0] > pixels.shape[1] else pixels[:, -kept:]
+
+
 def all_sets(model: Model, seed: int) -> dict[str, list[Sample]]:
     """Return all samples by the name of their set."""
     neurons, bacteria = folder_of("isl_motor_neurons"), folder_of("ecoli_phase_yfp")
-    stains = {name: pixels_of(neurons / f"{name}_confocal_maxproj.tif") for name in ("dapi", "map2", "nfh")}
-    yfp = {path.stem: pixels_of(path) for path in sorted(bacteria.glob("*_yfp_*.tif"))[::EVERY_NTH_YFP]}
+    trained = [name for use in ("train", "tune") for name in model.card.training.get(f"{use}_fields", ())]
+    found = {
+        path.stem: unseen(path, trained)
+        for path in (*neurons.glob("*_confocal_maxproj.tif"), *sorted(bacteria.glob("*_yfp_*.tif")))
+    }
+    fields = {name: plane for name, plane in sorted(found.items()) if plane is not None}
+    stains = {name: plane for name, plane in fields.items() if name.endswith("_confocal_maxproj")}
+    yfp = {name: plane for name, plane in fields.items() if "_yfp_" in name}
     return {
         "BBBC006, real": really_defocused(),
         "beads, real": beads(bead_stacks(), FIRST_DEFINITION),
@@ -526,7 +545,8 @@ def report(results: Mapping[str, Any], cores: int, timed: tuple[int, ...]) -> st
             f"{LAST_LEVEL_IN_FOCUS} in their optics (20x/0.75, {BEAD_OPTICS.pixel_size_um} um/px).\n"
             "- Simulated: sharp fields convolved with the point spread function of levels 0 to 10, then shot "
             f"and read noise ({PHOTOELECTRONS:g} photoelectrons a pixel in the mean, {READ_NOISE:g} of read "
-            "noise). Sharp is level 0 to 2. The BBBC039 fields are those that the model's card holds out.",
+            "noise). Sharp is level 0 to 2. Of the sets that the model learned from (all but the real ones) "
+            "only what its card holds out: fields of nuclei and bacteria, strips of the field of neurons.",
             "## AUROC: sharp against blurred",
             table(["measure", *sets], rows("auroc", sets)),
             "## Spearman: blur against defocus, all images of a set together",
