@@ -198,6 +198,7 @@ def trained(tmp_path_factory):
         {"scenes": [sharp(f"scene {i}", i) for i in range(6)]},
         folder,
         QUICK,
+        max_minutes=0.7,
         measure_on={"others": [sharp("other", 77)]},
         command="lincei train-focus --input x",
         progress=lambda update: lines.append(update.message),
@@ -242,7 +243,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     assert stopped.value.state_path.exists()
     assert not folder.exists()
     model = train(images, folder, QUICK, resume=True, max_minutes=0.1)
-    assert model.finished
+    assert model.card.finished
     assert not stopped.value.state_path.exists()
 
 
