@@ -284,7 +284,8 @@ def _drawn(
     rating: FocusRating, stem: str, folder: Path, options: FocusOptions, cautions: tuple[str, ...]
 ) -> _Prepared:
     """Write the pictures of one image, and let go of the image."""
-    from focusqc.overlay import overlay_rgb, shrunk, write_overlay
+    from focusqc.overlay import overlay_rgb, write_overlay
+    from lincei.report import shrunk
 
     deciding = deciding_planes(rating)
     paths: dict[tuple[int, int, int], Path] = {}

@@ -39,7 +39,7 @@ LARGEST_FACTOR = 10.0
 # 0.42 or more on 107 images of stained sections of four sets; fluorescence is mostly dark.
 BRIGHT_BACKGROUND = 0.3
 # In fluorescence the bright end lies much farther from the median than the dark end does: 1.8 times or more
-# on 146 images, the strongly blurred among them; 1.5 times or less on 40 of phase contrast and bright field.
+# on 81 images, the strongly blurred among them; 1.5 times or less on 40 of phase contrast and bright field.
 DARK_BACKGROUND = 1.6
 _BRIGHT_NOTE = (
     "its background is not dark: if this is phase contrast, bright field or DIC, the rating means nothing"

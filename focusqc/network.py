@@ -126,14 +126,14 @@ def _layers(config: FocusNetworkConfig) -> tuple[Any, Any]:
     variance = ops.mean(x * x, axis=(1, 2), keepdims=True)
     # Below a millionth of the brightness there is rounding and no image.
     x = x * (1 / ops.sqrt(variance + 1e-12 * mean * mean + 1e-30))
-    # A logarithm in three straight pieces: roots and divisions of every pixel would take a third of the time.
+    # A logarithm in three straight pieces: roots and divisions of every pixel would take much of the time.
     x = 0.7 * ops.clip(x, -2, 2) + 0.25 * ops.clip(x, -8, 8) + 0.05 * ops.clip(x, -40, 40)
     # Sides of 28, 14 and 7: no step leaves pixels over.
     x = convolved(x, width, "fine", kernel=6, strides=3)
     x = convolved(x, 2 * width, "medium_down", strides=2)
     x = convolved(x, 2 * width, "medium")
-    # Batch normalization on the small layers alone: on the large ones it would halve the steps in a given
-    # time.
+    # Batch normalization on the small layers alone: on the large ones it would cost many of the steps that
+    # a given time allows.
     x = convolved(x, 4 * width, "coarse_down", strides=2, normed=True)
     x = convolved(x, 4 * width, "coarse", normed=True)
     side = x.shape[1]

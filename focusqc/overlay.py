@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from focusqc.levels import LEVELS
 from focusqc.rating import PlaneRating
 from lincei.image import Image, replacing
-from lincei.report import gray_to_rgb, oklab_to_srgb
+from lincei.report import gray_to_rgb, oklab_to_srgb, shrunk
 
 RGB = NDArray[np.uint8]
 
@@ -208,18 +208,6 @@ def write_overlay(path: str | Path, rgb: RGB) -> Path:
         # Twice as fast as the usual level, for files that are hardly larger.
         picture.save(temporary, format="PNG", compress_level=1)
     return target
-
-
-def shrunk(rgb: RGB, longest_side_px: int) -> RGB:
-    """Return a picture of which no side is longer than ``longest_side_px``; pixels are averaged."""
-    from PIL import Image as Picture
-
-    height, width = rgb.shape[:2]
-    scale = longest_side_px / max(height, width)
-    if scale >= 1:
-        return rgb
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Picture.fromarray(rgb).resize(size, Picture.Resampling.BOX, reducing_gap=None))
 
 
 def key_rgb(width: int) -> RGB:

@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusqc.levels import LAST_LEVEL_IN_FOCUS, LEAST_CERTAINTY, LEVELS
-from focusqc.overlay import level_color, shrunk
+from focusqc.overlay import level_color
 from focusqc.rating import FocusRating, PlaneRating
 from focusqc.tables import deciding_planes
 from lincei import __version__
 from lincei.image import replacing
-from lincei.report import Figure, Section, Table
+from lincei.report import Figure, Section, Table, shrunk
 
 RGB = NDArray[np.uint8]
 PlaneKey = tuple[int, int, int]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focusqc.options import TrainFocusOptions
 from focusqc.training import train
-from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
+from lincei.errors import LinceiError, UsageError
 from lincei.pattern import InputGroup, find_inputs
 from lincei.progress import CancelCheck, ProgressCallback
-from lincei.training import TrainingStoppedError, typed_command
+from lincei.training import kept_when_stopped, typed_command
 
 if TYPE_CHECKING:
     from lincei.image import Image
@@ -66,7 +65,7 @@ def train_files(
             )
     sets, groups = _opened(inputs, split_by, "--input")
     measured, _ = _opened(measure_on, "", "--measure-on")
-    try:
+    with kept_when_stopped():
         return train(
             sets,
             out,
@@ -77,14 +76,6 @@ def train_files(
             progress=progress,
             cancelled=cancelled,
         )
-    except TrainingStoppedError as stopped:
-        warnings.warn(
-            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
-            "with --resume to go on.",
-            LinceiWarning,
-            stacklevel=2,
-        )
-        raise CancelledError from stopped
 
 
 def _opened(

@@ -26,7 +26,7 @@ from focusqc.defocusing import (
     patch_maker,
     photographed,
 )
-from focusqc.levels import LEVELS, certainty, pooled
+from focusqc.levels import LEVELS, certainty, expected_level, pooled
 from focusqc.options import TrainFocusOptions
 from focusqc.patches import PATCH_PX, patch_grid, patch_pixels
 from focusqc.scenes import SharpImage, has_structure, normalized_light, scene_from
@@ -188,17 +188,13 @@ def train(
 
     def tune_figures() -> dict[str, float]:
         answers = [rating(trainer, patches, 1.0) for _, patches in tune]
-        levels = np.concatenate([np.full(len(p), k) for (k, _), p in zip(tune, answers, strict=True)])
-        images_within = np.mean(
-            [abs(int(pooled(p).argmax()) - k) <= 1 for (k, _), p in zip(tune, answers, strict=True)]
-        )
-        together = np.concatenate(answers)
+        truth = np.array([level for level, _ in tune])
+        off = np.abs(np.array([pooled(p).argmax() for p in answers]) - truth)
+        levels = np.repeat(truth, [len(p) for p in answers])
         return {
-            "exact": float(
-                np.mean([pooled(p).argmax() == k for (k, _), p in zip(tune, answers, strict=True)])
-            ),
-            "within one": float(images_within),
-            "score": -ranked_score(together, levels),
+            "exact": float(np.mean(off == 0)),
+            "within one": float(np.mean(off <= 1)),
+            "score": -ranked_score(np.concatenate(answers), levels),
         }
 
     result = run_loop(
@@ -526,10 +522,10 @@ def measure(
     simulated = simulated_fields(fields, cameras, seed, cancelled=cancelled)
     truth = np.array([level for level, _ in simulated])
     answers = [rating(trainer, patches, config.sharpening) for _, patches in simulated]
-    found = np.array([int(pooled(p).argmax()) for p in answers])
-    expected = np.array([float(pooled(p) @ np.arange(LEVELS)) for p in answers])
+    per_image = np.array([pooled(p) for p in answers])
+    found, expected = per_image.argmax(axis=-1), expected_level(per_image)
     together = np.concatenate(answers)
-    patch_truth = np.concatenate([np.full(len(p), k) for k, p in zip(truth, answers, strict=True)])
+    patch_truth = np.repeat(truth, [len(p) for p in answers])
     patch_found = together.argmax(axis=-1)
     return {
         "fields": len(fields),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 from insilico.options import TrainOptions
 from insilico.pair_files import TrainingPair
 from insilico.training import train
-from lincei.errors import CancelledError, LinceiWarning
 from lincei.progress import CancelCheck, ProgressCallback
-from lincei.training import TrainingStoppedError, typed_command
+from lincei.training import kept_when_stopped, typed_command
 
 if TYPE_CHECKING:
     from lincei.model import Model
@@ -44,13 +42,5 @@ def train_files(
     CancelledError
         When it was stopped; the state is kept.
     """
-    try:
+    with kept_when_stopped():
         return train(pairs, out, options, command=typed_command(), progress=progress, cancelled=cancelled)
-    except TrainingStoppedError as stopped:
-        warnings.warn(
-            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
-            "with --resume to go on.",
-            LinceiWarning,
-            stacklevel=2,
-        )
-        raise CancelledError from stopped

@@ -262,6 +262,18 @@ def map_to_rgb(values: npt.ArrayLike, low: float, high: float) -> RGB:
     return rgb
 
 
+def shrunk(rgb: RGB, longest_side_px: int) -> RGB:
+    """Return a picture of which no side is longer than ``longest_side_px``; pixels are averaged."""
+    from PIL import Image as Picture
+
+    height, width = rgb.shape[:2]
+    scale = longest_side_px / max(height, width)
+    if scale >= 1:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Picture.fromarray(rgb).resize(size, Picture.Resampling.BOX))
+
+
 def scale_bar(image_rgb: RGB, pixel_size_um: float | None) -> RGB:
     """Return a copy of a picture with a scale bar in its lower right corner.
 
@@ -400,17 +412,10 @@ def _length_text(length_um: float) -> str:
 def _figure_uri(figure: Figure) -> str:
     """Return a figure's picture, with its scale bar, as the address that embeds it."""
     import imageio.v3
-    from PIL import Image as Picture
 
-    image, pixel_size_um = figure.image_rgb, figure.pixel_size_um
-    longest_px = max(image.shape[:2])
-    if longest_px > LONGEST_SIDE_PX:
-        size = [
-            max(1, round(side * LONGEST_SIDE_PX / longest_px)) for side in (image.shape[1], image.shape[0])
-        ]
-        shrunk = Picture.fromarray(image).resize((size[0], size[1]), Picture.Resampling.BOX)
-        pixel_size_um = None if pixel_size_um is None else pixel_size_um * image.shape[1] / size[0]
-        image = np.asarray(shrunk)
+    image, pixel_size_um = shrunk(figure.image_rgb, LONGEST_SIDE_PX), figure.pixel_size_um
+    if pixel_size_um is not None:
+        pixel_size_um *= figure.image_rgb.shape[1] / image.shape[1]
     encoded = imageio.v3.imwrite("<bytes>", scale_bar(image, pixel_size_um), extension=".png")
     return f"data:image/png;base64,{base64.b64encode(encoded).decode('ascii')}"
 

@@ -15,6 +15,7 @@ import shlex
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lincei.errors import LinceiError
+from lincei.errors import CancelledError, LinceiError, LinceiWarning
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report
 
 Weights = list[NDArray[Any]]
@@ -319,6 +320,21 @@ def remove_state(folder: Path) -> None:
         folder.rmdir()
 
 
+@contextmanager
+def kept_when_stopped() -> Iterator[None]:
+    """Turn the stop of a training into a warning that says where its state is, and a `CancelledError`."""
+    try:
+        yield
+    except TrainingStoppedError as stopped:
+        warnings.warn(
+            f"training was stopped and its state kept in {stopped.state_path.parent}; give the same command "
+            "with --resume to go on.",
+            LinceiWarning,
+            stacklevel=4,
+        )
+        raise CancelledError from stopped
+
+
 def typed_command() -> str:
     """Return what the user typed, for a model's card, with the data folder by its variable.
 
@@ -448,7 +464,7 @@ def _prefetched(
         return result
 
     thread = threading.Thread(target=produce, name="lincei-batches", daemon=True)
-    # The step waits for the interpreter's lock several times; at the usual 5 ms each, it took a third longer.
+    # The step waits for the interpreter's lock several times; at the usual 5 ms each, it took longer.
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     thread.start()
