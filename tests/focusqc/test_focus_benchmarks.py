@@ -199,7 +199,8 @@ class TestSpeed:
         found = speed.time_folder(model, str(tmp_path / "in"), str(tmp_path / "out"), 4, False, "openvino", 1)
         assert (found.files, found.megapixels) == (4, pytest.approx(4 * 520 * 696 / 1e6))
         assert (tmp_path / "out" / "images.csv").is_file()
-        assert found.peak_mib >= max(found.settled_mib, found.end_mib) > 10
+        assert found.peak_mib >= found.end_mib > 10
+        assert found.peak_mib == pytest.approx(max(found.settled_mib, found.end_mib), rel=0.5)
 
     def test_the_report_names_ratio_and_verdict(self, speed: Any):
         image = speed.ImageTimes("openvino 1", 64.0, 9604, [1.0, 1.1, 1.2], [0.5], [11.0], 200.0, 300.0)
