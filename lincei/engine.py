@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -84,9 +84,14 @@ class Engine(abc.ABC):
             When the shape does not suit the network, or the engine fails (for want of memory, say).
         """
         check_size(self.model.card, np.shape(stack))
-        array = np.ascontiguousarray(stack, dtype=np.float32)
+        return self._answers(np.ascontiguousarray(stack, dtype=np.float32), self._run)
+
+    def _answers(
+        self, array: NDArray[Any], run: Callable[[NDArray[Any]], list[Any]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the network with one of the engine's methods."""
         try:
-            answers = self._run(array)
+            answers = run(array)
         except Exception as error:  # each engine raises its own classes
             raise LinceiError(
                 f"{self.name} failed on an array of shape {array.shape} ({first_line(error)})",
@@ -97,6 +102,26 @@ class Engine(abc.ABC):
             name: np.asarray(answer, dtype=np.float32)
             for name, answer in zip(self.outputs, answers, strict=True)
         }
+
+    def run_pixels(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the network on bytes as cameras and pictures have them, without a copy where the engine can.
+
+        Parameters
+        ----------
+        pixels : ndarray
+            Shape (N, Y, X, C), uint8, contiguous; the network sees them as numbers from 0 to 255.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `run` does.
+
+        Raises
+        ------
+        LinceiError
+            As `run` does.
+        """
+        return self.run(np.moveaxis(pixels, -1, 1))
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -145,23 +170,36 @@ class OpenVINOEngine(Engine):
         # Whether it compiles is known now, while another engine can still take over.
         self._request((1, len(model.card.input.channels), size, size))
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """Return what runs arrays of this shape; call it with the lock held."""
-        if shape not in self._requests:
+    def _request(self, shape: tuple[int, ...], pixels: bool = False) -> Any:
+        """Return what runs arrays of this shape, NCHW, or NHWC bytes; call it with the lock held."""
+        key = (*shape, pixels)
+        if key not in self._requests:
             network = self._network.clone()
             network.reshape(list(shape))
+            if pixels:
+                network = _taking_pixels(network)
             compiled = self._core.compile_model(network, "CPU", self._settings)
-            self._requests[shape] = compiled.create_infer_request()
+            self._requests[key] = compiled.create_infer_request()
             if len(self._requests) > _SHAPES_KEPT:
                 self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
-        return self._requests[shape]
+        self._requests.move_to_end(key)
+        return self._requests[key]
 
     def _run(self, stack: NDArray[np.float32]) -> list[Any]:
+        return self._inferred(stack, stack.shape, pixels=False)
+
+    def run_pixels(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the network on bytes: their conversion is part of the compiled network."""
+        shape = (*pixels.shape[:1], *pixels.shape[-1:], *pixels.shape[1:-1])
+        check_size(self.model.card, shape)
+        array = np.ascontiguousarray(pixels, np.uint8)
+        return self._answers(array, lambda given: self._inferred(given, shape, pixels=True))
+
+    def _inferred(self, array: NDArray[Any], shape: tuple[int, ...], *, pixels: bool) -> list[Any]:
         # A request holds the buffers of one run, and the CPU is busy with one anyway.
         with self._lock:
-            request = self._request(stack.shape)
-            request.infer([stack], share_inputs=True)
+            request = self._request(shape, pixels)
+            request.infer([array], share_inputs=True)
             return [np.array(request.get_tensor(name).data) for name in self.outputs]
 
     def close(self) -> None:
@@ -387,6 +425,16 @@ def _import_openvino() -> Any:
     finally:
         if silenced:
             del sys.modules["openvino_telemetry"]
+
+
+def _taking_pixels(network: Any) -> Any:
+    """Return an OpenVINO network of NCHW numbers that takes NHWC bytes."""
+    openvino = _import_openvino()
+    preprocessing = importlib.import_module("openvino.preprocess").PrePostProcessor(network)
+    taken = preprocessing.input()
+    taken.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    taken.model().set_layout(openvino.Layout("NCHW"))
+    return preprocessing.build()
 
 
 def _status(engine: type[Engine]) -> EngineStatus:

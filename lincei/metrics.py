@@ -112,3 +112,37 @@ def rank_correlation(a: Array, b: Array) -> float:
     from scipy.stats import rankdata
 
     return pearson_r(rankdata(a), rankdata(b))
+
+
+def roc_auc(scores: Array, truth: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: how often a positive scores higher than a negative, ties counting half.
+
+    NaN where there are not both.
+
+    Examples
+    --------
+    >>> round(roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])), 6)
+    0.75
+    """
+    from scipy.stats import rankdata
+
+    positive = np.asarray(truth, np.bool_).ravel()
+    count = int(positive.sum())
+    if count in (0, positive.size):
+        return float("nan")
+    ranks = rankdata(np.asarray(scores).ravel())
+    above = float(ranks[positive].sum()) - count * (count + 1) / 2
+    return above / (count * (positive.size - count))
+
+
+def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Dice coefficient of two masks: twice what they share, over both. 1 where both are empty.
+
+    Examples
+    --------
+    >>> round(dice(np.array([True, True, False]), np.array([True, False, False])), 6)
+    0.666667
+    """
+    found, truth = np.asarray(found, np.bool_), np.asarray(truth, np.bool_)
+    both = int(found.sum()) + int(truth.sum())
+    return 2 * int((found & truth).sum()) / both if both else 1.0

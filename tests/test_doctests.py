@@ -8,6 +8,7 @@ import pkgutil
 
 import pytest
 
+import arm_overlay
 import focusqc
 import insilico
 import lincei
@@ -15,7 +16,7 @@ import sample_data
 
 MODULES = sorted(
     found.name
-    for package in (focusqc, insilico, lincei, sample_data)
+    for package in (arm_overlay, focusqc, insilico, lincei, sample_data)
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
 # Import the networks' library, which belongs to the extra lincei[train].

@@ -26,7 +26,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         lincei.model,
         "_shipped_folders",
-        lambda: [f for f in shipped() if f.parent.name not in ("insilico", "focusqc")],
+        lambda: [f for f in shipped() if f.parent.name not in ("insilico", "focusqc", "arm_overlay")],
     )
     monkeypatch.setattr(platformdirs, "user_data_path", lambda *a, **k: tmp_path / "user data")
     return folder

@@ -128,6 +128,22 @@ def test_integers_are_converted(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ONNX_ENGINES)
+def test_bytes_as_pictures_have_them_give_the_same_answers(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 16, 24, 3), np.uint8)
+    with open_engine(write_toy(tmp_path / "toy"), engine=name) as engine:
+        expected = engine.run(np.moveaxis(pixels, -1, 1))
+        found = engine.run_pixels(pixels)
+        assert list(found) == list(expected)
+        for output, answer in found.items():
+            assert answer.dtype == np.float32
+            np.testing.assert_allclose(answer, expected[output], rtol=1e-5, atol=1e-3)
+        with pytest.raises(LinceiError, match="multiples of the network's stride"):
+            engine.run_pixels(pixels[:, :15])
+        with pytest.raises(LinceiError, match=r"\(N, 3, Y, X\)"):
+            engine.run_pixels(pixels[0])
+
+
 def test_the_next_engine_takes_over_when_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_import_openvino", _not_installed("openvino"))
     with open_engine(write_toy(tmp_path / "toy")) as engine:
