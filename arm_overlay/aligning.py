@@ -34,7 +34,7 @@ from arm_overlay.display_alignment import (
     residual_of,
     save_alignment,
 )
-from arm_overlay.displays import Microdisplay, Monitor
+from arm_overlay.displays import Microdisplay, Monitor, need_qt
 from arm_overlay.fiducials import Charuco, Dots, Fiducial, Matches
 from arm_overlay.frames import Frame
 from arm_overlay.imaging import opencv
@@ -54,9 +54,9 @@ _FEWEST_FOUND = 8
 _SATURATED_SHARE = 0.05
 
 _LANDMARKS = (3, 2)
-_TEMPLATE_PX = 33
+_TEMPLATE_PX = 49
 _SEARCH_PX = 60
-_SAME_PLACE = 0.6
+_SAME_PLACE = 0.85
 
 
 class PictureDisplay(Protocol):
@@ -614,8 +614,8 @@ def find_landmarks(gray: Gray) -> list[tuple[float, float]]:
     cv2 = opencv()
     smooth = _smooth(gray)
     height, width = smooth.shape
-    # After Shi and Tomasi (Good features to track, CVPR 1994), over as much as a template.
-    strength = cv2.cornerMinEigenVal(smooth, _TEMPLATE_PX // 2 | 1, ksize=5)
+    # After Shi and Tomasi (Good features to track, CVPR 1994), over the size of a group of nuclei.
+    strength = cv2.cornerMinEigenVal(smooth, 17, ksize=5)
     places: list[tuple[float, float]] = []
     columns, rows = _LANDMARKS
     strongest = float(np.percentile(strength, 99.5))
@@ -819,6 +819,7 @@ def _in_window(
     camera: Camera, display: Microdisplay, objective: str, method: str, checked: Alignment | None
 ) -> Aligned:
     """Open the window for what an observer does; a check is done with landmarks."""
+    need_qt()
     from arm_overlay.align_window import show_align_window
 
     start = checked

@@ -11,7 +11,7 @@ from arm_overlay.cameras import Camera
 from arm_overlay.frames import Frame
 
 # A driver that comes back from a call so much later than it may is left to itself.
-HUNG_GRAB_S, HUNG_OPEN_S = 1.0, 15.0
+HUNG_GRAB_S, HUNG_OPEN_S = 1.0, 30.0
 
 
 class Connection:
@@ -21,10 +21,15 @@ class Connection:
     ----------
     new_camera : callable
         Returns the camera, not opened; called in the connection's own thread.
+    prepare : callable, optional
+        ``prepare(camera)`` sets the open camera up.
     """
 
-    def __init__(self, new_camera: Callable[[], Camera]) -> None:
+    def __init__(
+        self, new_camera: Callable[[], Camera], prepare: Callable[[Camera], object] | None = None
+    ) -> None:
         self._new_camera = new_camera
+        self._prepare = prepare
         self._camera: Camera | None = None
         self._given_up = threading.Event()
         self._thread: threading.Thread | None = None
@@ -66,6 +71,8 @@ class Connection:
         try:
             self._camera = self._new_camera()
             self._camera.open()
+            if self._prepare is not None:
+                self._prepare(self._camera)
             self.name = self._camera.name
             self._learn_interval(self._camera)
             self.opened.set()

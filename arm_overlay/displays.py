@@ -37,8 +37,9 @@ _ORDINALS = ("first", "second", "third", "fourth")
 _RESOLUTION = re.compile(r"(\d+)\s*[xX]\s*(\d+)")
 _LISTING_LIMIT_S = 30.0
 
-# A process that ended is started again this long after it was started.
-_RESTART_AFTER_S = 0.5
+# A process that ended is started again this long after it was started; one that never got ready, later, since
+# the next one will hardly do better at once.
+_RESTART_AFTER_S, _RETRY_AFTER_S = 0.5, 1.5
 # Starting takes half a second; more on a busy machine.
 _START_LIMIT_S = 20.0
 # A message is answered within milliseconds; a process that takes this long hangs.
@@ -489,15 +490,16 @@ class Microdisplay:
     def _supervise(self) -> None:
         """Keep a process running, and end one that hangs."""
         while not self._closing:
-            started_s = time.monotonic()
+            started_s, again_s = time.monotonic(), _RETRY_AFTER_S
             try:
                 process = self._start()
             except OSError as error:
                 self._set_trouble(f"the microdisplay cannot be started: {error}")
             else:
-                self._watch(process, started_s)
+                if self._watch(process, started_s):
+                    again_s = _RESTART_AFTER_S
             with self._changed:
-                while not self._closing and (left_s := started_s + _RESTART_AFTER_S - time.monotonic()) > 0:
+                while not self._closing and (left_s := started_s + again_s - time.monotonic()) > 0:
                     self._changed.wait(left_s)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -532,8 +534,8 @@ class Microdisplay:
                 self._outbox = self._last_sent
         return process
 
-    def _watch(self, process: subprocess.Popen[bytes], started_s: float) -> None:
-        """Wait for a process to end, and end it when it hangs or is no longer wanted."""
+    def _watch(self, process: subprocess.Popen[bytes], started_s: float) -> bool:
+        """Wait for a process to end, or end it when it hangs or is not wanted; tell if it was ready."""
         said: deque[str] = deque(maxlen=50)
         readers = [
             threading.Thread(target=self._read_reports, args=(process,), daemon=True),
@@ -556,7 +558,7 @@ class Microdisplay:
                     if again_s is not None and time.monotonic() > again_s and self._process is process:
                         hung = True
                         break
-            asked = self._closing
+            asked, was_ready = self._closing, self._ready
             self._ready = False
         if asked and not hung:
             # The end of its input makes it dark and ends it.
@@ -580,6 +582,7 @@ class Microdisplay:
             self._process_error = ""
             if not asked:
                 self._trouble = f"the microdisplay's process ended ({reason}) and is started again"
+        return was_ready
 
     def _hung_from_s(self, started_s: float) -> float | None:
         """Return when the process counts as hanging; None when nothing is expected of it."""

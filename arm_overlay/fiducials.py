@@ -29,6 +29,9 @@ cv2 = opencv()
 Picture = NDArray[np.uint8]
 Difference = NDArray[np.float32]
 
+# Side of a marker, as a part of its square's.
+_MARKER = 0.6
+
 _EMPTY = np.zeros((0, 2))
 
 
@@ -103,7 +106,7 @@ class Charuco:
         # Large bits are read through blur: the dictionary with the fewest that numbers all markers.
         names = {50: cv2.aruco.DICT_4X4_50, 100: cv2.aruco.DICT_4X4_100, 250: cv2.aruco.DICT_4X4_250}
         name = next(name for count, name in names.items() if columns * rows / 2 <= count)
-        return cv2.aruco.CharucoBoard(self._squares, 1.0, 0.75, cv2.aruco.getPredefinedDictionary(name))
+        return cv2.aruco.CharucoBoard(self._squares, 1.0, _MARKER, cv2.aruco.getPredefinedDictionary(name))
 
     @property
     def pairs(self) -> list[tuple[Picture, Picture]]:
@@ -251,15 +254,16 @@ def _as_bytes(difference: Difference) -> Picture:
 def _refined(
     difference: Difference, corners: NDArray[np.float64], display: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return chessboard corners where their gradients say, within a third of a square."""
+    """Return chessboard corners where the gradients around them say."""
     if len(corners) < 2:
         return corners
     # The square in the camera, from the distances of corners here and there.
     here = np.linalg.norm(corners - corners.mean(axis=0), axis=1).mean()
     there = np.linalg.norm(display - display.mean(axis=0), axis=1).mean()
     side = np.unique(np.diff(np.unique(display[:, 0]))).min(initial=there) * here / max(there, 1e-6)
-    half = int(np.clip(side / 3, 2, 20))
-    smooth = cv2.GaussianBlur(difference, (0, 0), float(np.clip(side / 10, 1.0, 3.0)))
+    # The window ends before the markers begin: their edges would pull.
+    half = int(np.clip((1 - _MARKER) / 2 * side, 2, 20))
+    smooth = cv2.GaussianBlur(difference, (0, 0), float(np.clip(side / 20, 1.0, 3.0)))
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 40, 0.001)
     refined = cv2.cornerSubPix(
         smooth, corners.astype(np.float32).reshape(-1, 1, 2).copy(), (half, half), (-1, -1), criteria

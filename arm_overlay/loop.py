@@ -25,7 +25,8 @@ from arm_overlay.connection import Connection
 from arm_overlay.loop_status import AVERAGED_FRAMES, STAGES, Event, Latencies, LoopStatus, Rate
 from arm_overlay.overlay import Overlay
 from lincei.batch import readable_error
-from lincei.errors import LinceiError
+from lincei.errors import CancelledError, LinceiError
+from lincei.progress import CancelCheck
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +151,11 @@ class NoDisplay:
         brightness: float,  # noqa: ARG002
     ) -> None:
         """Take note of the time, unless it is blank."""
-        self._shown = [] if overlay.blank_reason else [Shown(overlay.frame_number, overlay.frame_time_s, time.monotonic())]
+        self._shown = (
+            []
+            if overlay.blank_reason
+            else [Shown(overlay.frame_number, overlay.frame_time_s, time.monotonic())]
+        )
 
     def blank(self, reason: str) -> None:
         """Do nothing: it is dark."""
@@ -206,6 +211,8 @@ class Loop:
         What is between camera and display.
     display : Display, optional
         The microdisplay; `NoDisplay` when left out.
+    prepare : callable, optional
+        ``prepare(camera)`` sets a camera up whenever it was opened.
     alignment : callable, optional
         ``alignment(objective, (width, height))`` returns the 3x3 matrix from pixels of the camera to pixels
         of the display. It raises `LinceiError` where there is none: then the eyepiece stays dark and the
@@ -222,6 +229,7 @@ class Loop:
         live: Outliner,
         display: Display | None = None,
         *,
+        prepare: Callable[[Camera], object] | None = None,
         alignment: Callable[[str, tuple[int, int]], NDArray[Any]] | None = None,
         model: str = "",
         mode: str = "outline",
@@ -230,7 +238,7 @@ class Loop:
         brightness: float = 1.0,
         records: Records | None = None,
     ) -> None:
-        self._new_camera = new_camera
+        self._new_camera, self._prepare = new_camera, prepare
         self._live = live
         self._display: Display = NoDisplay() if display is None else display
         self._alignment = alignment
@@ -247,7 +255,7 @@ class Loop:
         self._finished = threading.Event()
         self._frames: NewestSlot[tuple[Frame, float]] = NewestSlot()
         self._answers: NewestSlot[tuple[Frame, Overlay]] = NewestSlot()
-        self._connection = Connection(new_camera)
+        self._connection = Connection(new_camera, prepare)
         self._hung: list[Connection] = []
         self._threads: list[threading.Thread] = []
         self._listeners: list[Callable[[Frame, Overlay], None]] = []
@@ -274,14 +282,23 @@ class Loop:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float = 20.0) -> None:
+    def start(self, timeout_s: float = 60.0, cancelled: CancelCheck | None = None) -> None:
         """Connect to the camera and begin.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long opening the camera may take.
+        cancelled : callable, optional
+            Turns true when the user asks to stop meanwhile.
 
         Raises
         ------
         LinceiError
             When the camera cannot be opened this first time (afterwards it is tried again by itself); it
             lists the cameras there are.
+        CancelledError
+            When ``cancelled`` said so.
         """
         self._started_s = time.monotonic()
         self._connection.start(self._arrived)
@@ -289,6 +306,9 @@ class Loop:
         while not self._connection.opened.wait(0.02):
             if self._connection.error is not None or time.monotonic() > deadline_s:
                 break
+            if cancelled is not None and cancelled():
+                self.stop()
+                raise CancelledError
         if not self._connection.opened.is_set():
             error = self._connection.error
             self.stop()
@@ -459,7 +479,9 @@ class Loop:
         now_s = time.monotonic()
         records = self._records
         with self._lock:
-            objective = self._latest[1].objective if self._latest else ""
+            objective = ""
+            if self._latest is not None and self._latest[1].frame_time_s >= self._clear_before_s:
+                objective = self._latest[1].objective
             return LoopStatus(
                 camera=self._connection.name,
                 display=self._display.name,
@@ -597,7 +619,8 @@ class Loop:
                 self._display.show(
                     overlay if overlay.blank_reason or not reason else _blanked(overlay, reason),
                     warp,
-                    frame_interval_s=self._interval_s(),
+                    # A model that is slower than the camera sets the pace.
+                    frame_interval_s=max(self._interval_s(), self._rate_out.interval_s or 0.0),
                     brightness=self._brightness,
                 )
                 self._show_trouble = ""
@@ -617,6 +640,8 @@ class Loop:
 
     def _what_may_be_shown(self, overlay: Overlay) -> tuple[str, NDArray[Any] | None]:
         """Return why the eyepiece must be dark for an overlay, or nothing, and the warp to the display."""
+        if self._stopping.is_set():
+            return "stopped", None
         if self._hidden:
             return "hidden", None
         if overlay.blank_reason:
@@ -640,7 +665,7 @@ class Loop:
         try:
             return self._alignment(objective, size_px)
         except Exception as error:  # a damaged file is no reason to stop
-            warning = f"nothing is shown in the eyepiece: {_reason(error)}"
+            warning = _reason(error)
             self._say("alignment", warning)
             return warning
 
@@ -696,9 +721,10 @@ class Loop:
         """Open the camera anew."""
         with self._lock:
             name = self._connection.name
-            self._connection = Connection(self._new_camera)
+            self._connection = Connection(self._new_camera, self._prepare)
             self._connection.name = name
             self._rate_in.restart()
+            self._rate_out.restart()
         self._connection.start(self._arrived)
 
     def _watch_frames(self, now_s: float) -> None:
@@ -753,8 +779,8 @@ class Loop:
             self._show_trouble = _reason(error)
 
     def _interval_s(self) -> float:
-        """Time between two frames: what the camera states, or what it was lately."""
-        return self._connection.interval_s or self._rate_in.interval_s or 0.1
+        """Time between two frames: what the camera states, or what it was lately, if that is longer."""
+        return max(self._connection.interval_s or 0.0, self._rate_in.interval_s or 0.0) or 0.1
 
     def _idle(self) -> bool:
         return self._frames.empty and self._answers.empty

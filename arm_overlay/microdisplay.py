@@ -127,7 +127,8 @@ class _Window(QRasterWindow):
             painter.drawImage(0, 0, image)
         painter.end()
         # The picture goes to the screen when this returns.
-        QTimer.singleShot(0, self._display.painted)
+        if news := self._display.take_news():
+            QTimer.singleShot(0, lambda: self._display.report(news))
 
 
 class _Display(QObject):
@@ -152,7 +153,7 @@ class _Display(QObject):
         self._draw_ms = 0.0
         # What is to be reported once it is on the screen.
         self._news: dict[str, Any] | None = None
-        self._notice_until_s = time.monotonic() + notice_s
+        self._notice = notice_s > 0
         self._was_lit = self._was_hidden = False
         self._waiting_for: str | None = None
         self._screen: QScreen | None = None
@@ -167,7 +168,7 @@ class _Display(QObject):
         application.primaryScreenChanged.connect(self._place)
         for screen in application.screens():
             screen.geometryChanged.connect(self._place)
-        QTimer.singleShot(round(1000 * notice_s), self._window.update)
+        QTimer.singleShot(round(1000 * notice_s), self._end_notice)
         self._place()
 
     def _timer(self, call: Any, *, single: bool = True) -> QTimer:
@@ -285,7 +286,9 @@ class _Display(QObject):
         self._pulse.stop()
         self._news = {"report": "blank", "reason": reason, **details}
         if self._screen is None:
-            self.painted()
+            # There is no picture to wait for.
+            if news := self.take_news():
+                self.report(news)
         else:
             self._window.update()
 
@@ -300,6 +303,10 @@ class _Display(QObject):
         self._window.hide()
         self._window.destroy()
         self._application.quit()
+
+    def _end_notice(self) -> None:
+        self._notice = False
+        self._window.update()
 
     # -- the picture --------------------------------------------------------------------------------------
 
@@ -321,27 +328,27 @@ class _Display(QObject):
     def _drawn(self, size_px: tuple[int, int], now_s: float) -> NDArray[np.uint8] | None:
         if self._renderer is None or self._renderer.size_px != size_px:
             self._renderer = Renderer(size_px)
-        notice = now_s < self._notice_until_s
         message = self._message
         if message is None:
-            if notice and not self._was_lit and not self._was_hidden:
+            if self._notice and not self._was_lit and not self._was_hidden:
                 return self._renderer.draw(Overlay(0, 0.0, size_px), None, Style(research_note=True))
             return None
         if message.picture is not None:
             return _placed(message.picture, size_px)
         assert message.overlay is not None
-        style = dataclasses.replace(message.style, research_note=notice or message.style.research_note)
+        style = dataclasses.replace(message.style, research_note=self._notice or message.style.research_note)
         return self._renderer.draw(message.overlay, message.warp, style, time_s=now_s)
 
-    def painted(self) -> None:
-        """Report what has come to the screen."""
+    def take_news(self) -> dict[str, Any] | None:
+        """Return what is to be reported of the picture that was just drawn, once."""
         news, self._news = self._news, None
-        if news is None:
-            return
-        times: dict[str, Any] = {"time_s": time.monotonic()}
-        if news["report"] == "shown":
-            times["draw_ms"] = round(self._draw_ms, 3)
-        self._report(**news, **times)
+        if news is not None and news["report"] == "shown":
+            news["draw_ms"] = round(self._draw_ms, 3)
+        return news
+
+    def report(self, news: dict[str, Any]) -> None:
+        """Report what has come to the screen now."""
+        self._report(**news, time_s=time.monotonic())
 
 
 def _placed(picture: NDArray[np.uint8], size_px: tuple[int, int]) -> NDArray[np.uint8]:

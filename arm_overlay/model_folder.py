@@ -93,6 +93,7 @@ def write_tumor_model(
         ),
         total_stride=TOTAL_STRIDE,
         halo_px=config.halo_px,
+        min_size_px=_TEST_PX,
         pixel_size_um=MODEL_PIXEL_SIZE_UM,
         distribution={"kind": "probability"},
         recalibration={
@@ -110,7 +111,7 @@ def write_tumor_model(
         license=options.license,
         citations=(PAPER, ENCODER_PAPER),
     )
-    fields = simulated_sections()
+    fields = simulated_section()
     probability = np.asarray(network.predict_on_batch(np.moveaxis(fields, 1, -1)))
     with tempfile.TemporaryDirectory(prefix="lincei-model-") as scratch:
         weights = Path(scratch) / "network.weights.h5"
@@ -138,44 +139,52 @@ def write_tumor_model(
         )
 
 
-def simulated_sections(seed: int = 20190812) -> NDArray[np.float32]:
-    """Return two seeded drawings of a section, for a model's test: nests of large nuclei beside small ones.
+def simulated_section(seed: int = 20190812) -> NDArray[np.float32]:
+    """Return a seeded drawing of a section, for a model's test.
 
     Returns
     -------
     ndarray
-        Shape (2, 3, 256, 256), float32 display values.
+        Shape (1, 3, 256, 256), float32 display values.
+    """
+    colors, _ = drawn_section(np.random.default_rng(seed), _TEST_PX)
+    return np.moveaxis(colors, -1, 0)[None].astype(np.float32)
+
+
+def drawn_section(
+    random: np.random.Generator, side_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw a section: nests of large nuclei, which stand for tumor, among small ones.
+
+    Parameters
+    ----------
+    random : numpy.random.Generator
+        Source of chance.
+    side_px : int
+        Height and width, in pixels of 1 um.
+
+    Returns
+    -------
+    tuple of ndarray
+        Colors, shape (Y, X, 3), uint8 display values; and where the nests are, shape (Y, X), bool.
     """
     import cv2
 
-    random = np.random.default_rng(seed)
-    sections = []
-    for nests in (0.5, 0.0):
-        rough = cv2.resize(random.normal(0, 1, (6, 6)).astype(np.float32), (_TEST_PX, _TEST_PX))
-        nest = rough > np.quantile(rough, 1 - nests) if nests else np.zeros_like(rough, bool)
-        eosin = 0.25 + 0.1 * cv2.GaussianBlur(random.normal(0, 1, rough.shape), (0, 0), 3)
-        nuclei = np.zeros(rough.shape, np.float32)
-        for _ in range(1600):
-            x, y = random.integers(0, _TEST_PX, 2)
-            radius = random.uniform(4, 6) if nest[y, x] else random.uniform(1.5, 3)
-            axes = (round(16 * radius), round(16 * radius * random.uniform(0.6, 1)))
-            cv2.ellipse(
-                nuclei,
-                ((int(x) * 16), (int(y) * 16)),
-                axes,
-                random.uniform(0, 180),
-                0,
-                360,
-                random.uniform(0.4, 1.0),
-                -1,
-                cv2.LINE_AA,
-                4,
-            )
-        density = eosin[..., None] * np.array([0.1, 1.0, 0.3]) + 0.8 * nuclei[..., None] * np.array(
-            [0.9, 1.0, 0.4]
-        )
-        sections.append(np.clip(250 * np.exp(-density), 0, 255))
-    return np.moveaxis(np.stack(sections), -1, 1).astype(np.float32)
+    rough = cv2.resize(random.normal(0, 1, (6, 6)).astype(np.float32), (side_px, side_px))
+    nest = rough > np.median(rough)
+    eosin = 0.25 + 0.1 * cv2.GaussianBlur(random.normal(0, 1, rough.shape), (0, 0), 3)
+    nuclei = np.zeros(rough.shape, np.float32)
+    for _ in range(round(0.025 * side_px**2)):
+        x, y = (int(value) for value in random.integers(0, side_px, 2))
+        radius = random.uniform(4, 6) if nest[y, x] else random.uniform(1.5, 3)
+        # Positions and axes in 1/16 pixel.
+        axes = (round(16 * radius), round(16 * radius * random.uniform(0.6, 1)))
+        angle, dark = random.uniform(0, 180), random.uniform(0.4, 1.0)
+        cv2.ellipse(nuclei, (16 * x, 16 * y), axes, angle, 0, 360, dark, -1, cv2.LINE_8, 4)
+    density = eosin[..., None] * np.array([0.1, 1.0, 0.3])
+    density += 0.8 * nuclei[..., None] * np.array([0.9, 1.0, 0.4])
+    colors = np.clip(np.rint(250 * np.exp(-density)), 0, 255).astype(np.uint8)
+    return colors, np.asarray(nest, np.bool_)
 
 
 def card_in_words(

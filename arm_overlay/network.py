@@ -72,7 +72,7 @@ class TumorNetworkConfig:
     Parameters
     ----------
     expansion_share : float
-        Share of the features between the blocks' expansions and projections that are kept.
+        Share of the features before the blocks' projections that are kept.
     width : int
         Features of the decoder.
     sharpening, offset : float
@@ -128,9 +128,10 @@ class TumorNetworkConfig:
 
 
 def expanded_features(block: Block, features: int, share: float) -> int:
-    """Return the features between a block's expansion and its projection: a multiple of 8."""
-    if block.expansion == 1:
-        return features
+    """Return the features between a block's expansion and its projection: a multiple of 8.
+
+    The first block has no expansion: these are the stem's.
+    """
     return max(8, 8 * round(share * block.expansion * features / 8))
 
 
@@ -185,7 +186,8 @@ def _layers(config: TumorNetworkConfig) -> tuple[Any, Any]:
 
     colors = keras.Input((None, None, 3), dtype="float32", name="field")
     x = layers.Rescaling(1 / INPUT_SCALE, -INPUT_MEAN / INPUT_SCALE, name="normalized")(colors)
-    x = convolved(x, STEM_FEATURES, "stem", kernel=3, stride=2)
+    stem = expanded_features(ENCODER_BLOCKS[0], STEM_FEATURES, config.expansion_share)
+    x = convolved(x, stem, "stem", kernel=3, stride=2)
     fine = None
     for number, block in enumerate(ENCODER_BLOCKS):
         before, name = x, f"block_{number}"

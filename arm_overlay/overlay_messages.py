@@ -225,7 +225,10 @@ def _decoded(body: memoryview, header_bytes: int) -> DisplayMessage:
         )
     except MessageError:
         raise
-    except (KeyError, TypeError, ValueError, LinceiError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError),
+        *(ArithmeticError, RecursionError, LinceiError),
+    ) as error:
         raise MessageError(f"a message to the display is damaged: {error!r}") from error
     if arrays:
         raise MessageError(f"a message to the display has unknown arrays: {', '.join(arrays)}")

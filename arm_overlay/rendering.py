@@ -216,7 +216,7 @@ class Renderer:
     """
 
     def __init__(self, size_px: tuple[int, int]) -> None:
-        if min(size_px) < 1 or max(size_px) > 16384:
+        if min(size_px) < 1 or max(size_px) > 32767:
             raise LinceiError(f"a picture of {size_px[0]} by {size_px[1]} pixels cannot be drawn")
         self.size_px = (int(size_px[0]), int(size_px[1]))
         width, height = self.size_px
@@ -224,6 +224,7 @@ class Renderer:
         # One channel: how much of a pixel is covered. Two are needed to widen lines from one into the other.
         self._ink: Mask = np.zeros((height, width), np.uint8)
         self._thin: Mask = np.zeros((height, width), np.uint8)
+        self._black: Mask = np.zeros((height, width), np.uint8)
         self._heat: Mask | None = None
         self._rgb: RGB = np.zeros((height, width, 3), np.uint8)
         self._circle: tuple[tuple[float, float, float], Mask] | None = None
@@ -257,7 +258,9 @@ class Renderer:
             cv2.applyColorMap(self._heat, _heat_colors(style.brightness), self._rgb)
             _blend(self._rgb, self._ink, [light * value for value in style.color])
         else:
-            cv2.applyColorMap(self._ink, _ink_colors(style.color, round(light, 3)), self._rgb)
+            # Three planes, most of them empty: several times as quick as a table of colors.
+            shares = [light * value / 255 for value in style.color]
+            cv2.merge([self._plane(share) for share in shares], self._rgb)
         return self._rgb
 
     def draw_over(
@@ -302,6 +305,12 @@ class Renderer:
         _blend(self._rgb, self._ink, [float(value) for value in style.color], opacity=light)
         return self._rgb
 
+    def _plane(self, share: float) -> Mask:
+        """Return a part of the ink."""
+        if share in (0.0, 1.0):
+            return self._ink if share else self._black
+        return np.asarray(cv2.convertScaleAbs(self._ink, None, share), np.uint8)
+
     def _matrix(self, overlay: Overlay, warp: ArrayLike | None) -> NDArray[np.float64]:
         """Return the warp, checked."""
         if warp is None:
@@ -332,13 +341,13 @@ class Renderer:
         shown = _rings_shown(rings, matrix, self.size_px)
         if not shown:
             return
-        if width == 1:
-            cv2.polylines(self._ink, shown, True, 255, 1, cv2.LINE_AA, _SHIFT)
-            return
         # A thin smooth line made wider is as smooth, and takes a tenth of the time of a wide smooth one.
+        # Between two rows of pixels it is half as bright in each: twice the light keeps it bright all along.
         self._thin[:] = 0
         cv2.polylines(self._thin, shown, True, 255, 1, cv2.LINE_AA, _SHIFT)
-        cv2.dilate(self._thin, _disk(width), self._thin)
+        if width > 1:
+            cv2.dilate(self._thin, _disk(width), self._thin)
+        cv2.convertScaleAbs(self._thin, self._thin, 2)
         cv2.max(self._ink, self._thin, self._ink)
 
     def _points(self, points: NDArray[Any], matrix: NDArray[np.float64], width: int) -> None:
@@ -581,13 +590,6 @@ def _heat_layers() -> tuple[RGB, RGB]:
     red = np.clip(2 * share - 1, 0, 1)
     added = opacity * 255 * np.concatenate([red, np.full_like(share, 0.8) + 0.2 * red, 0 * share], axis=-1)
     return np.round(255 * (1 - opacity)).astype(np.uint8), np.round(added).astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=512)
-def _ink_colors(color: tuple[int, int, int], light: float) -> RGB:
-    """Return the colors of ink on black, shape (256, 1, 3)."""
-    share = np.arange(256)[:, None] / 255
-    return np.round(share * np.array(color) * light).astype(np.uint8)[:, None]
 
 
 @functools.lru_cache(maxsize=16)

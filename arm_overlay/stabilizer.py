@@ -171,7 +171,7 @@ def motion_picture(colors: NDArray[np.uint8]) -> tuple[NDArray[np.float32], floa
         size = (colors.shape[1] // 2, colors.shape[0] // 2)
         colors = cv2.resize(colors[: 2 * size[1], : 2 * size[0]], size, interpolation=cv2.INTER_AREA)
         wide *= 2
-    height, width = (_transformable(side) for side in colors.shape[:2])
+    height, width = (transformable(side) for side in colors.shape[:2])
     # Green has most of the stain's contrast, and of the camera's light.
     return colors[:height, :width, 1].astype(np.float32), float(wide)
 
@@ -319,7 +319,7 @@ def _window(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return _windows[shape]
 
 
-def _transformable(side: int) -> int:
+def transformable(side: int) -> int:
     """Return the longest even side of at most this that suits the Fourier transform; 2 at least."""
     cv2 = opencv()
     side = max(2, side // 2 * 2)

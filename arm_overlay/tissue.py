@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ BLACK = 30
 _BRIGHTEST_PERCENTILE = 99
 # Cells that differ by less are of one color.
 _ONE_COLOR = 0.5
-_READ_AT_ONCE_PX = 2**24
+_READ_AT_ONCE_PX = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class Tissue:
     ----------
     cells : ndarray
         Shape (Y, X), bool: where a cell is tissue. None is where all have one color.
+    unlit : ndarray
+        Shape (Y, X), bool: where it is black, as in what a scanner left out.
     brightest : float
         The brightest green, 0 to 255: that of glass, or of the palest tissue where there is no glass.
     constant : bool
@@ -39,14 +42,13 @@ class Tissue:
     """
 
     cells: NDArray[np.bool_]
+    unlit: NDArray[np.bool_]
     brightest: float
     constant: bool
 
     def widened(self, reach: int) -> NDArray[np.bool_]:
-        """Return the cells that are tissue or no more than ``reach`` cells, along y and x, away from it."""
-        from scipy.ndimage import maximum_filter
-
-        return np.asarray(maximum_filter(self.cells, size=2 * reach + 1, mode="constant"), np.bool_)
+        """Return the cells that are tissue or no more than ``reach`` cells along y and x away, unlit ones not."""
+        return _widened(self.cells, reach) & ~self.unlit
 
 
 def find_tissue(
@@ -93,10 +95,29 @@ def find_tissue(
         band = slice(first, min(first + rows, shape[0]))
         colors[:, band] = coarse[0, :, 0, band] * np.float32(255 / white)
         report(progress, Progress("looking for tissue", band.stop, shape[0]))
+    return tissue_in(colors)
+
+
+def tissue_in(colors: NDArray[Any]) -> Tissue:
+    """Tell tissue from glass in cells of one color each.
+
+    Parameters
+    ----------
+    colors : ndarray
+        Shape (3, Y, X): red, green and blue, 0 to 255.
+    """
     brightest = float(np.percentile(colors[1], _BRIGHTEST_PERCENTILE))
     highest = colors.max(axis=0)
     stained = highest - colors.min(axis=0) >= LEAST_CHROMA
     dark = colors[1] <= DARK_PART * brightest
+    unlit = highest < BLACK
     constant = bool((np.ptp(colors, axis=(1, 2)) < _ONE_COLOR).all())
-    cells = (stained | dark) & (highest >= BLACK) & (not constant)
-    return Tissue(cells, brightest, constant)
+    # Where glass meets what was left out, cells are gray, which is no color of tissue.
+    cells = (stained & ~unlit) | (dark & ~_widened(unlit, 1))
+    return Tissue(cells & (not constant), unlit, brightest, constant)
+
+
+def _widened(cells: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    from scipy.ndimage import maximum_filter
+
+    return np.asarray(maximum_filter(cells, size=2 * reach + 1, mode="constant"), np.bool_)

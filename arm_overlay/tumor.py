@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lincei
+from arm_overlay.field_score import field_score
 from arm_overlay.options import TumorOptions
 from arm_overlay.outline import cells_in, points_of, regions_of
 from arm_overlay.overlay import Overlay, Region
@@ -73,7 +74,8 @@ class TumorOutline:
     percent : float or None
         Share of the tissue that lies in the regions, in percent; None where there is no tissue.
     field_score : float or None
-        How likely there is tumor anywhere in the image, 0 to 1.
+        How likely there is tumor anywhere in the tissue, 0 to 1 (`arm_overlay.field_score`); None where
+        there is no tissue.
     points : ndarray or None
         Shape (N, 2), float32: x and y in pixels of the image, of a model that finds points.
     classes : mapping of str to float
@@ -212,7 +214,7 @@ def refuse_other_images(image: object) -> None:
         raise LinceiError(
             f"this is {what}, not an image",
             "",
-            "From lincei.image, use Image.from_array(pixels, 'YXS') for an array, open_image(path) for files.",
+            "From lincei.image, use Image.from_array(pixels, axes='YXS') or open_image(path).",
         )
     where = image.source or image.name
     if image.modality is not None and image.modality not in MODALITIES:
@@ -323,6 +325,7 @@ def tumor_image(
         regions=regions,
         probability=probability,
         percent=_percent(regions, tissue, cell_px),
+        field_score=field_score(heat[tissue.cells]) if tissue.cells.any() else None,
         warnings=tuple(said),
     )
 
@@ -448,13 +451,13 @@ def _say_tissue(tissue: Tissue, image: Image, caution: Callable[[str], None]) ->
     where = image.source or image.name
     if tissue.constant:
         caution(f"{where}: it is of one color everywhere, so nothing is outlined.")
-    elif not tissue.cells.any():
-        caution(f"{where}: no stained tissue is found in it, so nothing is outlined.")
     elif tissue.brightest < _LEAST_BRIGHT:
         caution(
             f"{where}: it is dark (glass or the palest tissue at {tissue.brightest:.0f} of 255), and the "
             "model was made for images in which glass is nearly white. Check exposure and bit depth."
         )
+    elif not tissue.cells.any():
+        caution(f"{where}: no stained tissue is found in it, so nothing is outlined.")
 
 
 def _heat_map(

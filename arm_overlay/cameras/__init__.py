@@ -10,6 +10,9 @@ A camera is named by a specification: its kind, a colon, and what that kind need
 ``usb:NUMBER``, ``rtsp://...``, ``file:PATH``  USB and network cameras, movies and folders of images; OpenCV
 ``replay:FOLDER``               a recorded session
 ==============================  =================================================================
+
+Settings may follow, each after a comma: ``basler:24001234,PixelFormat=BayerRG12``, ``file:a.avi,loop``. The
+module of each kind says which there are.
 """
 
 from __future__ import annotations

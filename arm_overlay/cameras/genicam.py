@@ -86,6 +86,8 @@ class PixelFormat:
         colors = kind if kind not in ("mono",) and not bayer else ""
         # "RGB8Packed" of older cameras is three bytes a pixel; "Mono12Packed" is two pixels in three bytes.
         packed = ending == "p" or (ending == "packed" and not colors)
+        if packed and ending == "packed" and bits == 10:
+            return None  # harvesters 1.4 takes it for shorter than it is; such cameras offer 8 bits too
         return cls(name, bits, bayer, colors, packed and bits not in (8, 16))
 
     def frame_pixels(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -145,7 +147,7 @@ class Features:
         """Return what an enumeration may be set to; empty for other features."""
         return tuple(self._part(name, "symbolics") or ())
 
-    def writable(self, *names: str) -> str | None:
+    def first(self, *names: str) -> str | None:
         """Return the first of these features that the camera has; None where it has none."""
         return next((name for name in names if self._part(name, "value") is not None), None)
 
@@ -177,12 +179,17 @@ class Features:
             setattr(node, "value" if hasattr(node, "value") else "Value", converted)
         except Exception as error:
             raise CameraError(
-                f"{name} cannot be set to {value}", self._camera, self._allowed(name, error)
+                f"{name} cannot be set to {value}", self._camera, self._allowed(name, value, error)
             ) from error
 
-    def _allowed(self, name: str, error: Exception) -> str:
+    def bring(self, name: str, value: str) -> None:
+        """Set an enumeration where the camera has it, knows this value and is set to another one."""
+        if value in self.choices(name) and self.value(name) != value:
+            self.set(name, value)
+
+    def _allowed(self, name: str, value: str | float, error: Exception) -> str:
         choices = self.choices(name)
-        if choices:
+        if choices and value not in choices:
             return f"Choose from: {', '.join(choices)}."
         lowest, highest = self._part(name, "min"), self._part(name, "max")
         if lowest is not None and highest is not None:
@@ -246,9 +253,9 @@ class GenICamDevice(PolledCamera):
     def _set_up(self, settings: dict[str, str]) -> PixelFormat:
         """Make the settings of the specification, and return the pixel format of the frames."""
         features = self._features
-        if features.writable("TriggerMode") and "TriggerMode" not in settings:
-            with contextlib.suppress(CameraError):  # a camera that waits for a trigger sends nothing
-                features.set("TriggerMode", "Off")
+        features.bring("AcquisitionMode", "Continuous")
+        if "TriggerMode" not in settings:
+            self._switch_triggers_off()
         for name, value in settings.items():
             features.set(name, value)
         present, offered = str(features.value("PixelFormat")), features.choices("PixelFormat")
@@ -263,6 +270,15 @@ class GenICamDevice(PolledCamera):
             features.set("PixelFormat", chosen.name)
         self._note_exposure()
         return chosen
+
+    def _switch_triggers_off(self) -> None:
+        """Have the camera take frames by itself; one that waits for a trigger sends nothing."""
+        features = self._features
+        for selector in features.choices("TriggerSelector") or ("",):
+            with contextlib.suppress(CameraError):  # some triggers cannot be chosen with others
+                if selector:
+                    features.set("TriggerSelector", selector)
+                features.bring("TriggerMode", "Off")
 
     def _note_exposure(self) -> None:
         automatic = self._features.value("ExposureAuto") not in (None, "Off")
@@ -314,11 +330,10 @@ class GenICamDevice(PolledCamera):
             )
 
     def _set_by_hand(self, what: str, automatic: str, names: Sequence[str], value: float) -> None:
-        name = self._features.writable(*names)
+        name = self._features.first(*names)
         if name is None:
             raise self._cannot(what)
-        if self._features.value(automatic) not in (None, "Off"):
-            self._features.set(automatic, "Off")
+        self._features.bring(automatic, "Off")
         self._features.set(name, value)
 
     def _stated(self, *names: str) -> float | None:
@@ -384,7 +399,8 @@ class GenICamCamera(GenICamDevice):
                 "Name the camera maker's .cti file, as in genicam:/opt/maker/lib/maker.cti, or set the "
                 "environment variable GENICAM_GENTL64_PATH to its folder.",
             )
-        place, cameras = 0, []
+        place = 0
+        cameras: list[CameraInfo] = []
         for path in paths:
             self._borrow(path)
             devices = list(self._harvester.device_info_list)
@@ -488,7 +504,7 @@ _CHECK_CABLE = (
     "Check its cable, its power and the maker's driver; `lincei arm cameras` lists the cameras there are."
 )
 
-# A producer can be opened once in a process: its harvester is shared by the cameras that are open, and counted.
+# A producer can be opened once in a process: its harvester is shared by the open cameras, which are counted.
 _harvesters: dict[Path, tuple[Any, int]] = {}
 _harvesters_lock = threading.Lock()
 
@@ -595,7 +611,8 @@ def _stamp_s(buffer: Any) -> float | None:
     if nanoseconds:
         return nanoseconds / 1e9
     ticks = _stated(buffer.module, "timestamp")
-    ticks_per_s = _stated(buffer.module.parent.parent, "timestamp_frequency")
+    device = _stated(_stated(buffer.module, "parent"), "parent")
+    ticks_per_s = _stated(device, "timestamp_frequency")
     return ticks / ticks_per_s if ticks and ticks_per_s else None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import atexit
 import collections
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 from arm_overlay.cameras import Camera, CameraError, CameraInfo
@@ -65,6 +67,7 @@ class PolledCamera(Camera):
                 self._disconnect()
                 raise
             self._open = self._connected = True
+            _open_cameras.add(self)
 
     def grab(self, timeout_s: float = 1.0) -> Frame:
         """Wait for the next frame and return the newest there is; older ones are dropped.
@@ -96,7 +99,18 @@ class PolledCamera(Camera):
         with self._device_lock:
             if self._connected:
                 self._connected = False
+                _open_cameras.discard(self)
                 self._disconnect()
+
+
+_open_cameras: weakref.WeakSet[PolledCamera] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program left open; a library that calls into Python at its end aborts it."""
+    for camera in list(_open_cameras):
+        camera.close()
 
 
 class NewestFrames:
@@ -215,7 +229,7 @@ class DeviceClock:
             taken_s = arrival_s
         else:
             self._differences.append(arrival_s - stamp_s)
-            taken_s = round(stamp_s + min(self._differences), 9)
+            taken_s = min(round(stamp_s + min(self._differences), 9), arrival_s)
         if taken_s <= last_s or arrival_s - taken_s > 2:  # stamps whose unit is not what it was said to be
             self._differences.clear()
             taken_s = arrival_s

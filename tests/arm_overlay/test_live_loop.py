@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -302,3 +306,29 @@ def test_a_rate_is_that_of_the_last_frames_and_0_when_none_come() -> None:
         rate.count(number / 25)
     assert rate.per_second(199 / 25) == pytest.approx(25)
     assert rate.per_second(199 / 25 + 3) == 0
+
+
+def test_memory_does_not_grow_with_the_frames(started: Started) -> None:
+    live = StandInLive()
+    live.seen = deque(maxlen=10)  # type: ignore[assignment]
+
+    def complain(frame: Frame) -> Overlay:
+        # A reason that is another one for each frame must not be kept for each.
+        overlay = step(frame)
+        return replace(overlay, blank_reason=f"reason {frame.number}", regions=())
+
+    step, live.step = live.step, complain  # type: ignore[method-assign]
+    loop = started(lambda: StandInCamera(fps=2000), live)
+    wait_until(lambda: loop.status().frames_out > 300, "a start")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        frames = loop.status().frames_out
+        wait_until(lambda: loop.status().frames_out > frames + 1500, "1500 frames")
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    # 1500 frames of this size are 27 MB; what is counted for each frame would be far above this, too.
+    assert grown < 300_000
+    assert len(loop.statistics()["blank_frames"]) <= 51

@@ -12,6 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from loop_stand_ins import (
+    PATIENCE_S,
     SQUARE,
     StandInCamera,
     StandInLive,
@@ -109,8 +110,16 @@ def noisy_frames(count: int, *, bits: int = 8, bayer: str = "RGGB", channels: in
     ]
 
 
-def played(camera: ReplayCamera, count: int) -> list[Frame]:
-    return [camera.grab(10.0) for _ in range(count)]
+def played(session: Path, count: int) -> list[Frame]:
+    """Return all frames of a session; those that a busy machine passes over come again in the next round."""
+    last = lines_of(session, "frame")[-1]["number"]
+    frames: dict[int, Frame] = {}
+    with ReplayCamera(f"{session},loop") as camera:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while len(frames) < count and time.monotonic() < deadline_s:
+            frame = camera.grab(10.0)
+            frames.setdefault(frame.number % (last + 1), frame)
+    return [frames[number] for number in sorted(frames)]
 
 
 # -- snapshots ----------------------------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def test_the_outline_of_a_snapshot_is_read_back_as_it_was(tmp_path: Path) -> Non
 
 def test_the_overlay_of_a_snapshot_is_drawn_over_its_frame(tmp_path: Path) -> None:
     frame = stand_in_frame(180, size_px=(960, 640))
-    overlay = overlay_of(frame, regions=(Region(SQUARE * 10, score=0.9),), frame_size_px=frame.size_px)
+    overlay = overlay_of(frame, regions=(Region(SQUARE * 10, score=0.9),))
     folder = write_snapshot(tmp_path / "snap", frame, overlay, develop=colors_of, settings={})
     picture = iio.imread(folder / "overlay.png").astype(int)
     assert picture.shape == (640, 960, 3)
@@ -222,15 +231,11 @@ def test_a_recorded_session_plays_back_pixel_by_pixel(
 ) -> None:
     frames = noisy_frames(4, bits=bits, bayer=bayer, channels=channels)
     session = record(tmp_path, frames)
-    with ReplayCamera(str(session)) as camera:
-        again = played(camera, 4)
-    for frame, other in zip(frames, again, strict=True):
+    for frame, other in zip(frames, played(session, 4), strict=True):
         np.testing.assert_array_equal(other.pixels, frame.pixels)
         assert other.pixels.dtype == frame.pixels.dtype
-        for name in ("number", "bits", "bayer", "exposure_ms", "pixel_size_um", "objective"):
+        for name in ("bits", "bayer", "exposure_ms", "pixel_size_um", "objective"):
             assert getattr(other, name) == getattr(frame, name)
-    steps = np.diff([frame.time_s for frame in again])
-    np.testing.assert_allclose(steps, STEP_S, atol=1e-5)
 
 
 def test_a_recorded_session_is_an_ome_zarr_image_with_its_pixel_size(tmp_path: Path) -> None:
@@ -267,8 +272,7 @@ def test_frames_of_another_size_go_into_another_part_and_play_back(tmp_path: Pat
         *["frames_1.ome.zarr"] * 2,
         *["frames_2.ome.zarr"] * 2,
     ]
-    with ReplayCamera(str(session)) as camera:
-        assert [frame.size_px for frame in played(camera, 4)] == [(64, 48)] * 2 + [(128, 80)] * 2
+    assert [frame.size_px for frame in played(session, 4)] == [(64, 48)] * 2 + [(128, 80)] * 2
 
 
 def test_a_video_holds_the_developed_frames_and_plays_back(tmp_path: Path) -> None:
@@ -276,11 +280,10 @@ def test_a_video_holds_the_developed_frames_and_plays_back(tmp_path: Path) -> No
     session = record(tmp_path, frames, record_format="video")
     assert (session / "frames_1.avi").stat().st_size > 0
     assert recorded_empty_field(str(session)) == (True, None)
-    with ReplayCamera(str(session)) as camera:
-        for frame, other in zip(frames, played(camera, 4), strict=True):
-            assert other.bayer == ""
-            assert other.pixels.shape == frame.pixels.shape
-            assert np.abs(other.pixels.astype(int) - frame.pixels).max() <= 4  # JPEG
+    for frame, other in zip(frames, played(session, 4), strict=True):
+        assert other.bayer == ""
+        assert other.pixels.shape == frame.pixels.shape
+        assert np.abs(other.pixels.astype(int) - frame.pixels).max() <= 4  # JPEG
 
 
 def test_a_recording_keeps_the_empty_field_that_it_was_balanced_with(tmp_path: Path) -> None:
@@ -319,24 +322,23 @@ def test_a_session_of_the_running_loop_is_replayed_through_another_model(tmp_pat
 def test_frames_come_at_their_times_and_late_ones_are_passed_over(tmp_path: Path) -> None:
     session = record(tmp_path, noisy_frames(6))
     with ReplayCamera(str(session)) as camera:
-        began_s = time.monotonic()
         first = camera.grab(10)
+        began_s = first.time_s - first.number / 2 * STEP_S
         time.sleep(3.5 * STEP_S)
+        due = int((time.monotonic() - began_s) / STEP_S)
         later = camera.grab(10)
-    assert first.number in (0, 2)
-    assert later.number >= 6  # frame 3 is due after 3 steps
+    assert later.number / 2 >= min(due, 5) >= 3
     assert later.time_s <= time.monotonic()
-    assert later.time_s - began_s == pytest.approx(later.number / 2 * STEP_S, abs=0.02)
+    assert later.time_s - began_s == pytest.approx(later.number / 2 * STEP_S, abs=1e-4)
 
 
 def test_after_the_last_frame_the_recording_is_over_unless_it_is_to_loop(tmp_path: Path) -> None:
     session = record(tmp_path, noisy_frames(2))
     with ReplayCamera(str(session)) as camera:
-        played_numbers = []
+        while camera.grab(10).number < 2:
+            pass
         with pytest.raises(CameraEnded, match="over"):
-            for _ in range(3):
-                played_numbers.append(camera.grab(10).number)
-        assert played_numbers[-1] == 2
+            camera.grab(10)
     with ReplayCamera(f"{session},loop") as camera:
         numbers = [camera.grab(10).number for _ in range(5)]
     assert numbers == sorted(set(numbers))

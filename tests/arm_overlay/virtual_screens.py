@@ -210,7 +210,11 @@ class TwoMonitors(VirtualScreens):
     def xrandr(self, *arguments: str) -> None:
         """Change the monitors."""
         subprocess.run(
-            ["xrandr", *arguments], env={**os.environ, "DISPLAY": self.display}, check=True, timeout=30
+            ["xrandr", *arguments],
+            env={**os.environ, "DISPLAY": self.display},
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=30,
         )
 
     def operator_pixels(self) -> RGB:
@@ -258,6 +262,8 @@ class TwoMonitors(VirtualScreens):
             randr.XRRFreeOutputInfo(info)
         randr.XRRFreeScreenResources(resources)
         self._x11.XSync(self._connection, c_int(0))
+        # The server passes the change on when somebody has it look at its monitors anew.
+        self.xrandr("--query")
 
 
 def edid_of(maker: str, model: str, serial: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arm_overlay.cameras import Camera, new_camera
+from arm_overlay.cameras import Camera, CameraError, new_camera
 from arm_overlay.frames import Frame
 
 # Far longer than anything takes on a busy computer: reached only when it never happens.
@@ -61,6 +61,22 @@ def frame_where() -> Callable[..., Frame]:
 
 
 @pytest.fixture
+def error_of() -> Callable[..., CameraError]:
+    """Fetch frames until the camera raises; frames that came before may still be there."""
+
+    def fetch(camera: Camera, timeout_s: float = LONG_S) -> CameraError:
+        deadline_s = time.monotonic() + LONG_S
+        while True:
+            assert time.monotonic() < deadline_s, "the camera goes on"
+            try:
+                camera.grab(timeout_s)
+            except CameraError as error:
+                return error
+
+    return fetch
+
+
+@pytest.fixture
 def two_baslers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have pylon emulate two cameras; it looks at the environment each time it is asked for cameras."""
     monkeypatch.setenv("PYLON_CAMEMU", "2")
@@ -91,10 +107,11 @@ def demo_configuration(tmp_path: Path) -> Callable[..., Path]:
     text = (Path(device_adapter_path()) / "MMConfig_demo.cfg").read_text()
     os.environ["PATH"] = path_before  # the function above adds to it
 
-    def write(name: str = "scope.cfg", without: str = "", **properties: str) -> Path:
-        lines = [line for line in text.splitlines() if not without or without not in line]
-        lines += [f"ConfigGroup,System,Startup,Camera,{key},{value}" for key, value in properties.items()]
-        path = tmp_path / name
+    def write(without: tuple[str, ...] = (), **properties: str) -> Path:
+        keys = [f"ConfigGroup,System,Startup,Camera,{name}," for name in properties]
+        lines = [line for line in text.splitlines() if not any(part in line for part in (*without, *keys))]
+        lines += [key + value for key, value in zip(keys, properties.values(), strict=True)]
+        path = tmp_path / "scope.cfg"
         path.write_text("\n".join(lines) + "\n")
         return path
 

@@ -79,7 +79,7 @@ def test_an_unknown_camera_is_refused_with_the_list_of_those_there_are() -> None
 
 def test_without_any_camera_the_sentence_says_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYLON_CAMEMU", "0")
-    with pytest.raises(CameraError, match="there is no Basler camera. Check its cable"):
+    with pytest.raises(CameraError, match=r"there is no Basler camera\. Check its cable"):
         new_camera("basler").open()
 
 
@@ -134,11 +134,16 @@ def test_closing_ends_a_grab_that_waits_for_a_trigger(opened: Callable) -> None:
 
 def test_a_trigger_left_on_by_another_program_is_switched_off(opened: Callable) -> None:
     camera = opened(f"basler:{SMALL}")
-    camera._camera.GetNodeMap().GetNode("TriggerMode").Value = "On"
     features = camera._features
     camera._camera.StopGrabbing()
+    triggers = features.choices("TriggerSelector")
+    for trigger in triggers:
+        features.set("TriggerSelector", trigger)
+        features.set("TriggerMode", "On")
     camera._set_up({})
-    assert features.value("TriggerMode") == "Off"
+    for trigger in triggers:
+        features.set("TriggerSelector", trigger)
+        assert features.value("TriggerMode") == "Off"
 
 
 def test_frames_lost_on_the_way_are_left_out_and_counted(opened: Callable, frame_where: Callable) -> None:
@@ -157,14 +162,14 @@ def test_frames_lost_on_the_way_are_left_out_and_counted(opened: Callable, frame
     assert gap >= 5
 
 
-def test_an_unplugged_camera_is_said_and_opens_again_when_it_is_back(opened: Callable) -> None:
+def test_an_unplugged_camera_is_said_and_opens_again_when_it_is_back(
+    opened: Callable, error_of: Callable
+) -> None:
     camera = opened(f"basler:0815-0001,{SMALL}")
     camera.grab(LONG_S)
     # The emulator's way to have pylon hear of a removed device.
     camera._camera.GetNodeMap().GetNode("FirePnPCallback").Execute()
-    with pytest.raises(CameraError, match=r"Basler Emulation 0815-0001: the camera was lost \(unplugged"):
-        while True:
-            camera.grab(LONG_S)
+    assert str(error_of(camera)).startswith("Basler Emulation 0815-0001: the camera was lost (unplugged")
     camera.close()
     camera.open()
     assert camera.grab(LONG_S).pixels.shape == (48, 64)
