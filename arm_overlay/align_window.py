@@ -396,6 +396,7 @@ def show_align_window(
     window.setGeometry(primary.adjusted(40, 60, -40, -40))
     window.setAttribute(Qt.WidgetAttribute.WA_QuitOnClose)
     window.show()
+    window.activateWindow()
     running.exec()
     if window.aligned is None:
         raise AlignmentError("the window was closed, and nothing was stored", "alignment", "Align again.")

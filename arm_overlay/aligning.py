@@ -616,6 +616,9 @@ def find_landmarks(gray: Gray) -> list[tuple[float, float]]:
     height, width = smooth.shape
     # After Shi and Tomasi (Good features to track, CVPR 1994), over the size of a group of nuclei.
     strength = cv2.cornerMinEigenVal(smooth, 17, ksize=5)
+    # The farther out, the less the map extrapolates.
+    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    strength = strength * (0.2 + np.hypot(x, y)).astype(np.float32)
     places: list[tuple[float, float]] = []
     columns, rows = _LANDMARKS
     strongest = float(np.percentile(strength, 99.5))
@@ -625,10 +628,11 @@ def find_landmarks(gray: Gray) -> list[tuple[float, float]]:
             left, right = (int(width * (0.12 + 0.76 * (column + end) / columns)) for end in (0.1, 0.9))
             top, bottom = (int(height * (0.12 + 0.76 * (row + end) / rows)) for end in (0.1, 0.9))
             part = strength[top:bottom, left:right]
-            y, x = np.unravel_index(int(part.argmax()), part.shape)
-            around = smooth[top + y - 16 : top + y + 17, left + x - 16 : left + x + 17]
+            down, across = np.unravel_index(int(part.argmax()), part.shape)
+            at_y, at_x = int(top + down), int(left + across)
+            around = smooth[at_y - 16 : at_y + 17, at_x - 16 : at_x + 17]
             if part.max() > 0.05 * strongest and around.size and np.ptp(around) > 0.06:
-                places.append((float(left + x), float(top + y)))
+                places.append((float(at_x), float(at_y)))
     if len(places) < 4:
         raise AlignmentError(
             f"the camera sees {len(places)} landmarks, and four are needed",

@@ -193,7 +193,7 @@ def write_rois(
     LinceiError
         When it cannot be written, or the package roifile is missing.
     """
-    roifile = _imported("roifile")
+    roifile = imported("roifile")
     path = Path(path)
     rois = [_roi(roifile, region, f"{name}-{number:04d}") for number, region in enumerate(regions, start=1)]
     if points is not None and len(points):
@@ -215,7 +215,7 @@ def read_rois(path: str | Path) -> list[Annotation]:
     LinceiError
         When there is no such file, it is damaged, or the package roifile is missing.
     """
-    roifile = _imported("roifile")
+    roifile = imported("roifile")
     path = Path(path)
     found = []
     with readable_errors(path):
@@ -312,7 +312,7 @@ def _polygons(geometry: Mapping[str, Any]) -> Iterator[list[NDArray[np.float64]]
 
 def _even_odd(rings: Sequence[NDArray[np.float64]]) -> Iterator[Region]:
     """Yield the regions of rings counted from the corner: what lies within an odd number of them."""
-    shapely = _imported("shapely")
+    shapely = imported("shapely")
     for ring in rings:
         if not np.isfinite(ring).all():
             raise ValueError("a corner is not a number")
@@ -373,8 +373,14 @@ def _without_area(roifile: Any) -> tuple[Any, ...]:
     return (kinds.LINE, kinds.POLYLINE, kinds.FREELINE, kinds.ANGLE, kinds.POINT, kinds.NOROI)
 
 
-def _imported(name: str) -> Any:
-    """Import a package of the extra that outlines need."""
+def imported(name: str) -> Any:
+    """Import a package that outlines need and that is not in the light install.
+
+    Raises
+    ------
+    LinceiError
+        When it is not installed; it says how to install it.
+    """
     import importlib
 
     try:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import re
 import signal
@@ -114,9 +115,11 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
     from arm_overlay.live import LiveOutline
     from arm_overlay.loop import Loop
 
-    developing = _developing(options)
-    live = LiveOutline(options.live(), developing=developing)
+    colors = _Colors(options)
     with contextlib.ExitStack() as stack:
+        # A recording is looked at again frame by frame; a live view does not wait for a slow network.
+        patience = {"patience_s": math.inf} if options.camera.startswith("replay:") else {}
+        live = stack.enter_context(LiveOutline(options.live(), developing=colors.developing, **patience))
         stats = Path(options.stats).expanduser() if options.stats else None
         if stats is not None:
             _write_json(stats, {"running": True})  # a file that cannot be written is told now
@@ -125,10 +128,10 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
             stack.callback(display.close)
         records = Records(
             options.record or options.records or _records_folder(),
-            lambda frame: _in_color(frame, developing),
+            colors.developed,
             settings={"options": options.to_json(), "model_hash": _model_hash(options.model)},
             record_format=options.record_format,
-            save_empty_field=lambda path: _save_empty_field(path, developing),
+            save_empty_field=colors.save,
         )
         loop = Loop(
             lambda: _new_camera(options),
@@ -147,10 +150,11 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
         ended = stack.enter_context(_Ending(loop, options.seconds, cancelled))
         try:
             loop.start(cancelled=ended.asked)
+            loop.add_listener(lambda _, overlay: colors.follow(overlay.objective, live.set_developing))
             if options.record:
                 loop.start_recording()
             if with_window:
-                _run_window(loop, developing, ended)
+                _run_window(loop, colors.developing, ended)
             else:
                 _run_without_window(loop, ended)
         finally:
@@ -293,6 +297,40 @@ def empty_field_file(camera: str, objective: str) -> Path:
 
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{camera} {objective}").strip("-")
     return arm_folder() / "empty_fields" / f"{slug}.npz"
+
+
+class _Colors:
+    """White balance and flat field of the objective in use."""
+
+    def __init__(self, options: ArmOptions) -> None:
+        self._camera, self._objective = options.camera, options.objective
+        # What was recorded or named is used throughout; what was stored goes with the objective.
+        self._follows = not options.empty_field and not options.camera.startswith("replay:")
+        self.developing = _developing(options)
+
+    def developed(self, frame: Frame) -> Any:
+        """Return a frame in balanced color: shape (Y, X, 3), uint8."""
+        from arm_overlay.developing import developed
+
+        return developed(frame, self.developing)
+
+    def save(self, path: Path) -> None:
+        """Write white balance and flat field."""
+        from arm_overlay.developing import write_developing
+
+        write_developing(path, self.developing)
+
+    def follow(self, objective: str, use: Callable[[Developing], object]) -> None:
+        """Use the empty field of another objective, where one was taken."""
+        from arm_overlay.developing import read_developing
+
+        if not self._follows or not objective or objective == self._objective:
+            return
+        self._objective = objective
+        path = empty_field_file(self._camera, objective)
+        if path.is_file():
+            self.developing = read_developing(path)
+            use(self.developing)
 
 
 class _Ending:
@@ -458,18 +496,6 @@ def _developing(options: ArmOptions) -> Developing:
             return read_developing(path)
     _say("Colors are not balanced: no empty field was taken with `lincei arm empty-field` for this camera.")
     return NEUTRAL
-
-
-def _in_color(frame: Frame, developing: Developing) -> Any:
-    from arm_overlay.developing import developed
-
-    return developed(frame, developing)
-
-
-def _save_empty_field(path: Path, developing: Developing) -> None:
-    from arm_overlay.developing import write_developing
-
-    write_developing(path, developing)
 
 
 def _averaged(camera: Camera, cancelled: CancelCheck) -> Frame:

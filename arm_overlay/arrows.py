@@ -66,7 +66,7 @@ class RegionMemory:
     def arrows(
         self, regions: Sequence[Region], position_px: Point, size_px: tuple[int, int]
     ) -> tuple[Arrow, ...]:
-        """Return arrows to remembered regions outside the view, the nearest first, then to those at its border.
+        """Return arrows to regions outside the view, the nearest first, then to those at its border.
 
         Parameters
         ----------

@@ -30,13 +30,13 @@ class CropRange:
     crop_px : int
         Side of a crop, in pixels.
     pixel_sizes_um : tuple of float
-        Smallest and largest pixel size, in um.
+        Smallest, most frequent and largest pixel size, in um; their logarithms are distributed in a triangle.
     tumor_share : float
         Share of the crops that have tumor at their center, where the field has some.
     """
 
     crop_px: int = 256
-    pixel_sizes_um: tuple[float, float] = (0.8, 2.5)
+    pixel_sizes_um: tuple[float, float, float] = (0.8, 1.2, 4.2)
     tumor_share: float = 0.5
 
 
@@ -75,8 +75,7 @@ def crop_maker(
 
     def one(random: np.random.Generator) -> tuple[Array, Array]:
         members = by_set[random.choice(len(by_set), p=shares / shares.sum())]
-        low, high = np.log(crops.pixel_sizes_um)
-        pixel_size_um = float(np.exp(random.uniform(low, high)))
+        pixel_size_um = float(np.exp(random.triangular(*np.log(crops.pixel_sizes_um))))
         wanted = random.random() < crops.tumor_share
         if members[0].patch:
             field, center = _mosaic(members, wanted, random), None

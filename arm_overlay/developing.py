@@ -248,7 +248,7 @@ def _from_mosaic(frame: Frame, developing: Developing, scale: float) -> Colors:
         places = (frame.bayer.index("R"), green, frame.bayer.index("B"))
         shrink = max(1, int(0.5 / scale))
         smaller = (max(1, width // 2 // shrink), max(1, height // 2 // shrink))
-        colors: Colors = cv2.merge([_looked_up(_shrunk(planes[p], smaller), tables[p]) for p in places])
+        colors: Colors = cv2.merge([_looked_up(shrunk(planes[p], smaller), tables[p]) for p in places])
         return colors
     balanced = np.empty((height, width), np.uint8)
     for row in range(2):
@@ -264,7 +264,7 @@ def _from_colors(frame: Frame, developing: Developing, scale: float) -> Colors:
     pixels = _readable(frame.pixels)
     height, width = pixels.shape[:2]
     shrink = max(1, int(1 / scale))
-    pixels = _shrunk(pixels, (max(1, width // shrink), max(1, height // shrink)))
+    pixels = shrunk(pixels, (max(1, width // shrink), max(1, height // shrink)))
     pixels = _resized(pixels, developed_size(frame.size_px, scale))
     if frame.bits == 8 and developing.white_balance == (1.0, 1.0, 1.0):
         return pixels
@@ -283,8 +283,11 @@ def _readable(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels if inner and pixels.strides[0] > 0 else np.ascontiguousarray(pixels)
 
 
-def _shrunk(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return pixels averaged over blocks of whole pixels; at the far edges a rest of a block is left out."""
+def shrunk(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return pixels averaged over blocks of whole pixels, at least as large as ``size``.
+
+    At the far edges a rest of a block is left out.
+    """
     cv2 = opencv()
     # Twice by two is much quicker than once by four.
     while pixels.shape[1] >= 2 * size[0] and pixels.shape[0] >= 2 * size[1]:

@@ -7,6 +7,7 @@ nobody else needs a Qt application.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import importlib.util
 import json
@@ -47,6 +48,8 @@ _ANSWER_LIMIT_S = 1.0
 # The process takes a stale overlay away itself. One that has not said so this long before the time hangs, and
 # is ended, which takes its window away.
 _HUNG_BEFORE_S = 0.02
+# A process that is no longer wanted has this long to end by itself.
+_CLOSE_LIMIT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,17 @@ def need_qt() -> None:
         )
 
 
+def protect_none() -> None:
+    """Keep PySide6 6.12.0 from ending a process on Python 3.11; to be called before Qt is used.
+
+    Each call of a Qt method that returns nothing takes a reference to None away that it was not given: after
+    some ten thousand calls, a minute of live view, Python ends with "deallocating None". From Python 3.12 on
+    None is not counted, and here it is given more references than any session can take.
+    """
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 48
+
+
 def child_environment() -> dict[str, str]:
     """Return the environment of a process that counts in the display's own pixels, not in enlarged ones."""
     environment = {name: value for name, value in os.environ.items() if name != "QT_SCALE_FACTOR"}
@@ -308,6 +322,7 @@ class Microdisplay:
         self._process: subprocess.Popen[bytes] | None = None
         self._outbox: bytes | None = None
         self._last_sent = b""
+        self._writing = False
         self._shown: deque[tuple[int, float, float, float]] = deque(maxlen=256)
         self._last_shown: tuple[int, float, float, float] | None = None
         self._last_picture_s: float | None = None
@@ -478,7 +493,7 @@ class Microdisplay:
                 self._outbox = None
                 if process is None or data is None or process.stdin is None:
                     continue
-                self._last_sent = data
+                self._last_sent, self._writing = data, True
                 if self._unanswered_since_s is None:
                     self._unanswered_since_s = time.monotonic()
                     self._changed.notify_all()
@@ -486,6 +501,9 @@ class Microdisplay:
                 # To a process that hangs this waits until the other thread ends it.
                 process.stdin.write(data)
                 process.stdin.flush()
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
 
     def _supervise(self) -> None:
         """Keep a process running, and end one that hangs."""
@@ -560,13 +578,17 @@ class Microdisplay:
                         break
             asked, was_ready = self._closing, self._ready
             self._ready = False
-        if asked and not hung:
+            # A pipe cannot be closed while a hanging process keeps the sender waiting in it.
+            can_be_told = (
+                self._changed.wait_for(lambda: not self._writing, _CLOSE_LIMIT_S) if asked else False
+            )
+        if can_be_told:
             # The end of its input makes it dark and ends it.
             with contextlib.suppress(OSError, ValueError):
                 if process.stdin is not None:
                     process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+                process.wait(_CLOSE_LIMIT_S)
         if process.poll() is None:
             process.kill()
         process.wait()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 FOCUS_MODEL = "focus-he"
 PATCHES = 8
-# Patches are rated at the binning that comes nearest to this pixel size, that of the focus model's reference; at
-# the frame's own where that is coarser. On simulated views of H&E (camera pixels of 0.29 um at 40x to 2.9 um at
-# 4x), fields up to one depth of field away were all in focus, and from two (20x) to four (40x) on none was.
+# Patches are rated at the binning that comes nearest to this pixel size, the focus model's reference; at the
+# frame's own where that is coarser. On simulated views of H&E (pixels of 0.29 um at 40x to 2.9 um at 4x), all
+# fields up to one depth of field away were in focus; from two (20x) to four (40x) on none was.
 RATED_PIXEL_UM = 0.65
 # Rating takes at most this share of the time, and is done at most this often.
 TIME_SHARE = 0.05

@@ -48,6 +48,8 @@ MOST_HUNG = 3
 # A model that fails is tried again with a fresh frame after so long.
 RETRY_MODEL_S = 0.25
 HUNG_MODEL_S = 1.0
+# Reasons for an overlay to be blank that are faults, and told as such.
+MODEL_TROUBLES = ("model error", "error", "the model does not answer")
 STOP_S = 2.0
 
 
@@ -320,6 +322,7 @@ class Loop:
                 "camera",
                 "Check its cable and power; `lincei arm cameras` lists the cameras there are.",
             ) from error
+        self._started_s = time.monotonic()  # rates count from here; some cameras take long to open
         self._say("camera", f"connected to {self._connection.name}")
         for target, name in ((self._infer, "model"), (self._show, "display"), (self._watch, "watch")):
             thread = threading.Thread(target=target, name=f"arm {name}", daemon=True)
@@ -570,14 +573,17 @@ class Loop:
             frame, arrived_s = taken
             began_s = time.monotonic()
             self._step_since_s = began_s
-            trouble = ""
+            trouble, failed = "", False
             try:
                 overlay = self._live.step(frame)
             except Exception as error:  # a model may fail in any way, and the next frame may do
-                trouble = _reason(error)
+                trouble, failed = _reason(error), True
                 overlay = Overlay(
                     frame.number, frame.time_s, frame.size_px, blank_reason=f"model error: {trouble}"
                 )
+            else:
+                if overlay.blank_reason.startswith(MODEL_TROUBLES):
+                    trouble = overlay.blank_reason
             finally:
                 self._step_since_s = None
             own_ms = {"grab": 1e3 * max(0.0, arrived_s - frame.time_s), "wait": 1e3 * (began_s - arrived_s)}
@@ -590,7 +596,7 @@ class Loop:
                 self._frames_out += 1
                 self._rate_out.count(time.monotonic())
             self._answers.put((frame, overlay))
-            if trouble:
+            if failed:
                 self._stopping.wait(RETRY_MODEL_S)
 
     def _show(self) -> None:

@@ -57,16 +57,12 @@ class Objectives:
     pixel_size_um : float, optional
         Size of a camera pixel at the specimen with that objective, where the user states it; goes before what
         the camera says.
-    others : sequence of str
-        Objectives beside the common ones that may be on the turret.
     """
 
-    def __init__(
-        self, objective: str = "", pixel_size_um: float | None = None, others: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, objective: str = "", pixel_size_um: float | None = None) -> None:
         self.objective = ""
         self.question = ""
-        self._others = {magnification(name) for name in others}
+        self._others: set[float] = set()
         self._reported = False
         self._stated: tuple[float, float] | None = None
         self._stated_by_user = pixel_size_um
@@ -77,6 +73,10 @@ class Objectives:
         self._tries = 0
         if objective:
             self.set(objective)
+
+    def expect(self, objectives: Sequence[str]) -> None:
+        """Say which objectives may be on the turret, beside the common ones."""
+        self._others = {magnification(name) for name in objectives}
 
     def set(self, objective: str) -> None:
         """Say which objective is in the light path; this answers the question, and is believed.

@@ -15,7 +15,6 @@ from typing import Any
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
-    QButtonGroup,
     QComboBox,
     QDialog,
     QFrame,
@@ -68,7 +67,7 @@ KEYS = {
 REDRAWS_PER_S = 30
 _STATUS_MS = 250
 # Of the time, at most this part goes into redrawing.
-_BUSY_SHARE = 0.5
+_BUSY_SHARE = 0.25
 _EVENTS_SHOWN = 200
 _PANEL_PX = 340
 
@@ -465,8 +464,11 @@ class OperatorWindow(QWidget):
 
     def _show_controls(self, status: LoopStatus) -> None:
         """Let the controls say what is set, without setting it again."""
-        for group, value in ((self._objective_buttons, status.objective), (self._mode_buttons, status.mode)):
-            for button in group.buttons():
+        for buttons, value in (
+            (self._objective_buttons, status.objective),
+            (self._mode_buttons, status.mode),
+        ):
+            for button in buttons:
                 button.setChecked(button.property("value") == value)
         if self._model.findText(status.model) < 0 and status.model:
             self._model.addItem(status.model)
@@ -560,15 +562,14 @@ def _model_names() -> list[str]:
 
 def _buttons(
     entries: Sequence[tuple[str, str, str]], chosen: Callable[[str], object]
-) -> tuple[QButtonGroup, QWidget]:
+) -> tuple[list[QPushButton], QWidget]:
     """Return buttons of which one is down, three or four in a row: values, names and keys are given."""
     box = QWidget()
     grid = QGridLayout(box)
     grid.setContentsMargins(0, 0, 0, 0)
     grid.setSpacing(4)
-    group = QButtonGroup(box)
-    # The loop says which one is down; and so each is reached with the Tab key.
-    group.setExclusive(False)
+    # No group of Qt's: the loop says which one is down, and each is reached with the Tab key.
+    buttons: list[QPushButton] = []
     columns = 4 if len(entries) == 4 else 3
     for index, (value, name, key) in enumerate(entries):
         button = QPushButton(name)
@@ -576,9 +577,9 @@ def _buttons(
         button.setToolTip(f"Key {key}")
         button.setProperty("value", value)
         button.clicked.connect(partial(chosen, value))
-        group.addButton(button)
+        buttons.append(button)
         grid.addWidget(button, index // columns, index % columns)
-    return group, box
+    return buttons, box
 
 
 def _set_quietly(slider: QSlider, value: int) -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from arm_overlay.overlay import Region
 from lincei.errors import UsageError
 
-# Two degrees apart: no diameter is underestimated by more than 1 - cos(1 degree), 0.15 per mille.
-_ANGLES = np.arange(90) * (math.pi / 90)
-_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
+# Three degrees apart: no diameter is underestimated by more than 1 - cos(1.5 degrees), 0.35 per mille.
+_ANGLES = np.arange(60) * (math.pi / 60)
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).astype(np.float32)
 _PROJECTIONS_AT_ONCE = 2**22
 # The cubic B-spline 1.75, 0.75, 0.25 and 1.25 cells from its center, and what takes its second moment away: a
 # kernel without one leaves every parabola as it is, and so does not shrink what is round.
@@ -256,25 +256,27 @@ def _level_rings(
 
 def _twice_as_fine(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """Smooth a map and sample it at half the distance; three cells go at each border."""
-    for _ in range(2):  # along y, then along x
-        size = len(heat)
-        fine = np.empty((2 * (size - 2 * _USED), heat.shape[1]), np.float32)
-        for side, direction in enumerate((1, -1)):
-            taps = [
-                np.float32(weight) * heat[_USED + offset * direction : size - _USED + offset * direction]
-                for weight, offset in zip(_SPLINE, (-3, -2, -1, 0, 1, 2), strict=True)
-            ]
-            fine[side::2] = sum(taps[1:], start=taps[0])
-        heat = fine.T
-    return np.ascontiguousarray(heat)
+    rows, columns = (size - 2 * _USED for size in heat.shape)
+    high = np.zeros((rows, 2, heat.shape[1]), np.float32)
+    for side, weights in enumerate((_SPLINE, _SPLINE[::-1])):
+        for first, weight in enumerate(weights.tolist(), start=side):
+            high[:, side] += np.float32(weight) * heat[first : first + rows]
+    high = high.reshape(2 * rows, heat.shape[1])
+    fine = np.zeros((2 * rows, columns, 2), np.float32)
+    for side, weights in enumerate((_SPLINE, _SPLINE[::-1])):
+        part = np.zeros((2 * rows, columns), np.float32)
+        for first, weight in enumerate(weights.tolist(), start=side):
+            part += np.float32(weight) * high[:, first : first + columns]
+        fine[..., side] = part
+    return fine.reshape(2 * rows, 2 * columns)
 
 
 def _diameters(rings: _Rings) -> NDArray[np.float32]:
     """Return the longest distance between two points of each ring: the widest of its extents."""
     widest = np.zeros(len(rings.starts) - 1, np.float32)
-    parts = math.ceil(len(rings.points) * _DIRECTIONS.shape[1] / _PROJECTIONS_AT_ONCE)
-    for directions in np.array_split(_DIRECTIONS, min(parts, _DIRECTIONS.shape[1]), axis=1):
-        along = np.ascontiguousarray((rings.points @ directions).T)
+    parts = math.ceil(len(rings.points) * len(_DIRECTIONS) / _PROJECTIONS_AT_ONCE)
+    for directions in np.array_split(_DIRECTIONS, min(parts, len(_DIRECTIONS))):
+        along = directions @ rings.points.T
         high = np.maximum.reduceat(along, rings.starts[:-1], axis=1)
         low = np.minimum.reduceat(along, rings.starts[:-1], axis=1)
         np.maximum(widest, (high - low).max(axis=0), out=widest)

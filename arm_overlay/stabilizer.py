@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arm_overlay.developing import shrunk
 from arm_overlay.imaging import opencv
 
 Point = tuple[float, float]
@@ -147,7 +148,10 @@ def correlated(earlier: NDArray[np.float32], later: NDArray[np.float32]) -> tupl
         its peak.
     """
     cv2 = opencv()
-    shift, certainty = cv2.phaseCorrelate(earlier, later, _window(earlier.shape))
+    window = _window(earlier.shape)
+    # OpenCV would fade the pictures themselves, not a copy, where they need no padding (seen in 5.0).
+    faded = [cv2.multiply(picture - picture.mean(), window) for picture in (earlier, later)]
+    shift, certainty = cv2.phaseCorrelate(*faded)
     return (float(shift[0]), float(shift[1])), float(certainty)
 
 
@@ -165,12 +169,9 @@ def motion_picture(colors: NDArray[np.uint8]) -> tuple[NDArray[np.float32], floa
         Shape (Y', X'), float32, from the top left corner on: the sides are even and suit the Fourier
         transform. In pictures of odd sides OpenCV's phase correlation is off by half a pixel.
     """
-    cv2 = opencv()
-    wide = 1
-    while colors.shape[1] > PICTURE_PX and colors.shape[0] >= 2:
-        size = (colors.shape[1] // 2, colors.shape[0] // 2)
-        colors = cv2.resize(colors[: 2 * size[1], : 2 * size[0]], size, interpolation=cv2.INTER_AREA)
-        wide *= 2
+    halvings = max(0, math.ceil(math.log2(colors.shape[1] / PICTURE_PX)))
+    wide = 2 ** min(halvings, int(math.log2(colors.shape[0])))
+    colors = shrunk(colors, (colors.shape[1] // wide, colors.shape[0] // wide))
     height, width = (transformable(side) for side in colors.shape[:2])
     # Green has most of the stain's contrast, and of the camera's light.
     return colors[:height, :width, 1].astype(np.float32), float(wide)
@@ -207,6 +208,10 @@ class Stabilizer:
         """Whether there is no answer yet."""
         return self._average is None
 
+    def share_of_new(self, elapsed_s: float) -> float:
+        """Return the share of a new answer in the average, so long after the one before."""
+        return -math.expm1(-max(elapsed_s, 0.0) / self.smoothing_s) if self.smoothing_s > 0 else 1.0
+
     def add(
         self,
         answer: NDArray[np.float32],
@@ -235,9 +240,7 @@ class Stabilizer:
             self._average = self._steady = np.array(answer, np.float32)
         else:
             cells = _cells_between(self._position_px, position_px, cell_px)
-            fresh = (
-                -math.expm1(-max(time_s - self._time_s, 0.0) / self.smoothing_s) if self.smoothing_s else 1.0
-            )
+            fresh = self.share_of_new(time_s - self._time_s)
             before, known = _moved_map(average, cells)
             averaged = np.where(known, before + np.float32(fresh) * (answer - before), answer)
             steady, _ = _moved_map(self._steady, cells)

@@ -47,7 +47,7 @@ class Tissue:
     constant: bool
 
     def widened(self, reach: int) -> NDArray[np.bool_]:
-        """Return the cells that are tissue or no more than ``reach`` cells along y and x away, unlit ones not."""
+        """Return the cells that are tissue or up to ``reach`` cells away along y and x, but not unlit."""
         return _widened(self.cells, reach) & ~self.unlit
 
 

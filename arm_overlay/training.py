@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,10 @@ Bools = NDArray[np.bool_]
 
 # How the network is run at each objective: coarser where the field of view is larger, so that a frame takes
 # about as long. benchmarks/tumor_fields.py measures what that costs.
-OBJECTIVES_UM: Mapping[str, float] = {"4x": 3.0, "10x": 2.0, "20x": 1.0, "40x": 1.0}
+OBJECTIVES_UM: Mapping[str, float] = {"4x": 4.0, "10x": 2.0, "20x": 1.25, "40x": 1.0}
 MODEL_PIXEL_SIZE_UM = 1.0
-# Pixel sizes of the crops that it learns from.
-TRAINED_UM = (0.8, 3.2)
+# What starts from ImageNet and stays: the encoder up to a stride of 4.
+KEPT_LAYERS = ("stem", "block_0_", "block_1_", "block_2_")
 EPOCH_STEPS = 100
 DICE_WEIGHT = 0.5
 # Shares of the groups of a set that are held out.
@@ -77,16 +78,13 @@ class Seen:
     pixel_size_um: float
     cells: Array
 
+    @cached_property
     def known(self) -> tuple[Array, Bools]:
-        """Return logits and truth of every second pixel (along each side) whose truth is known, flat."""
-        logits = enlarged(self.cells, self.field.truth.shape[:2], OUTPUT_STRIDE, self._scale)[::2, ::2]
-        chosen = self.field.known[::2, ::2]
-        return logits[chosen], self.field.tumor[::2, ::2][chosen]
-
-    @property
-    def _scale(self) -> float:
-        """Pixels that the network saw for one of the field's."""
-        return self.field.pixel_size_um / self.pixel_size_um
+        """Logits and truth of every third pixel (along each side) whose truth is known, flat."""
+        scale = self.field.pixel_size_um / self.pixel_size_um
+        logits = enlarged(self.cells, self.field.truth.shape[:2], OUTPUT_STRIDE, scale)[::3, ::3]
+        chosen = self.field.known[::3, ::3]
+        return logits[chosen], self.field.tumor[::3, ::3][chosen]
 
 
 @dataclass(frozen=True)
@@ -457,7 +455,7 @@ class _Job:
         import keras
 
         options = self.options
-        crops = CropRange(options.crop_px, TRAINED_UM)
+        crops = CropRange(options.crop_px)
         batches = crop_maker(fields, crops, batch=options.batch)
         network = self.trainer(self.start.weights)
         if self.start.weights is None and options.start_from == IMAGENET:
@@ -466,6 +464,9 @@ class _Job:
             colors, _ = batches(np.random.default_rng([options.seed, 1]))
             for layer, arrays in slimmed(imagenet_weights(), self.config, colors).items():
                 network.get_layer(layer).set_weights(arrays)
+                # Edges and textures are alike in photographs and sections; so few sections could only spoil
+                # them, and a step takes a third less time.
+                network.get_layer(layer).trainable = not layer.startswith(KEPT_LAYERS)
         network.compile(
             keras.optimizers.AdamW(options.learning_rate, weight_decay=1e-4, clipnorm=1.0),
             loss=tumor_loss,
@@ -479,7 +480,7 @@ class _Job:
             epochs += 1
             if not tune:
                 return {"score": float(epochs)}
-            values = [seen.known() for seen in self.look(network, tune, "tune", (MODEL_PIXEL_SIZE_UM,))]
+            values = [seen.known for seen in self.look(network, tune, "tune", (MODEL_PIXEL_SIZE_UM,))]
             logits, truth = (np.concatenate(parts) for parts in zip(*values, strict=True))
             entropy = float(np.mean(np.logaddexp(0, logits) - truth * logits))
             return {"cross entropy": entropy, "AUC": roc_auc(logits, truth), "score": -entropy}
@@ -525,7 +526,8 @@ class _Job:
         """Return what a network says of fields, at the pixel size of each objective."""
         result = []
         for field in fields:
-            for size_um in sizes_um or sorted(set(OBJECTIVES_UM.values())):
+            usual = (MODEL_PIXEL_SIZE_UM,) if field.patch else sorted(set(OBJECTIVES_UM.values()))
+            for size_um in sizes_um or usual:
                 stop_if_cancelled(self.cancelled)
                 cells = logits_of(network, field.at(size_um).colors)
                 result.append(Seen(part, field, size_um, cells))
@@ -622,7 +624,7 @@ def calibration_of(seen: Sequence[Seen]) -> Calibration:
 
     Two parameters, as Platt scaling has (Platt, 1999); found with Newton's method.
     """
-    fields = [entry.known() for entry in seen if not entry.field.patch]
+    fields = [entry.known for entry in seen if not entry.field.patch]
     fields = [(logits, truth) for logits, truth in fields if len(logits)]
     if not fields:
         return Calibration()
@@ -656,7 +658,7 @@ def objectives_of(seen: Sequence[Seen], calibration: Calibration) -> dict[str, d
     """
     table: dict[str, dict[str, Any]] = {}
     for objective, size_um in OBJECTIVES_UM.items():
-        fields = [entry.known() for entry in seen if entry.pixel_size_um == size_um and not entry.field.patch]
+        fields = [entry.known for entry in seen if entry.pixel_size_um == size_um and not entry.field.patch]
         threshold = 0.5
         if fields:
             probability = calibration.probability(np.concatenate([logits for logits, _ in fields]))
@@ -706,9 +708,8 @@ def figures_by_set(
             }
             called = " ".join(word for word in (name or "images", f"({part})" if crossed else "") if word)
             if members[0].field.patch:
-                fine = [m for m in members if m.pixel_size_um == MODEL_PIXEL_SIZE_UM]
-                answers = np.array([calibration.probability(m.cells).mean() for m in fine])
-                truth = np.array([bool(m.field.tumor.any()) for m in fine])
+                answers = np.array([calibration.probability(m.cells).mean() for m in members])
+                truth = np.array([bool(m.field.tumor.any()) for m in members])
                 entry["tumor_patches"] = int(truth.sum())
                 entry["patch_auc"] = _rounded(roc_auc(answers, truth))
             else:
@@ -725,7 +726,7 @@ def figures_by_set(
 
 
 def _pixel_figures(seen: Sequence[Seen], calibration: Calibration, threshold: float) -> dict[str, Any]:
-    values = [entry.known() for entry in seen]
+    values = [entry.known for entry in seen]
     probability = calibration.probability(np.concatenate([logits for logits, _ in values]))
     truth = np.concatenate([t for _, t in values])
     return {

@@ -279,7 +279,7 @@ def tumor_image(
     def caution(text: str) -> None:
         said.append(text)
         if warn is None:
-            warnings.warn(text, LinceiWarning, stacklevel=4)
+            warnings.warn(text, LinceiWarning, stacklevel=5)  # where `tumor` was called
         else:
             warn(text)
 

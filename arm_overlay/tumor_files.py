@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.annotations import TUMOR, write_geojson, write_rois
+from arm_overlay.annotations import TUMOR, imported, write_geojson, write_rois
 from arm_overlay.options import TumorOptions
 from arm_overlay.tumor import (
     TumorOutline,
@@ -24,7 +24,7 @@ from arm_overlay.tumor import (
     refuse_other_images,
     tumor_image,
 )
-from arm_overlay.tumor_model import NetworkChoice, TumorModel
+from arm_overlay.tumor_model import PROBABILITY_MAP, NetworkChoice, TumorModel
 from lincei.batch import BatchSummary, is_disk_full, readable_error, run_batch
 from lincei.errors import LinceiError, LinceiWarning
 from lincei.image import Image, remove, replacing, save_image, writable_errors
@@ -45,7 +45,7 @@ COLUMNS = (
     "scale_assumed",
     "model",
     "threshold",
-    "error",
+    "note",
 )
 # Larger ones are written as OME-TIFF, compressed and in tiles; most of a slide is zero.
 LARGEST_HYPERSTACK_BYTES = 2**28
@@ -112,9 +112,11 @@ def tumor_files(
     Raises
     ------
     LinceiError
-        Before any work: no input, two inputs with one stem, an input that a result would replace, no such
-        model, no engine that works, a folder that cannot be made or written.
+        Before any work: a package that is missing, no input, two inputs with one stem, an input that a result
+        would replace, no such model, no engine that works, a folder that cannot be made or written.
     """
+    for package in ("cv2", "roifile"):
+        imported(package)  # before hours of work, not after
     groups = find_inputs(inputs)
     refuse_equal_stems(groups)
     folder = Path(out).expanduser()
@@ -153,7 +155,7 @@ def tumor_files(
         except Exception as error:
             readable = readable_error(error, _name(group))
             if readable is not None and not is_disk_full(error):
-                rows.append({"file": _name(group), "error": str(readable)})
+                rows.append({"file": _name(group), "note": str(readable)})
                 if done or len(rows) > 1:
                     _write_table(folder, rows)
             raise
@@ -305,7 +307,7 @@ def _row(name: str, outline: TumorOutline) -> dict[str, Any]:
     return {
         "file": name,
         "percent": outline.percent,
-        "regions": len(outline.regions) if outline.percent is not None else None,
+        "regions": len(outline.regions) if outline.kind == PROBABILITY_MAP else None,
         "largest_diameter_um": outline.largest_diameter_um,
         "field_score": outline.field_score,
         "points": None if outline.points is None else len(outline.points),
@@ -314,6 +316,7 @@ def _row(name: str, outline: TumorOutline) -> dict[str, Any]:
         "scale_assumed": "yes" if outline.scale_assumed else "no",
         "model": outline.model,
         "threshold": outline.threshold,
+        "note": " ".join(outline.warnings),
     }
 
 

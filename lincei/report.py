@@ -52,6 +52,8 @@ class Figure:
         Draws a scale bar; none is drawn where the pixel size is unknown.
     color_scale : ColorScale, optional
         Shown as a legend below the picture.
+    movie : bytes
+        An animated WebP, shown in the picture's place.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Figure:
     alt: str = ""
     pixel_size_um: float | None = None
     color_scale: ColorScale | None = None
+    movie: bytes = b""
 
     def __post_init__(self) -> None:
         image = self.image_rgb
@@ -413,6 +416,8 @@ def _figure_uri(figure: Figure) -> str:
     """Return a figure's picture, with its scale bar, as the address that embeds it."""
     import imageio.v3
 
+    if figure.movie:
+        return f"data:image/webp;base64,{base64.b64encode(figure.movie).decode('ascii')}"
     image, pixel_size_um = shrunk(figure.image_rgb, LONGEST_SIDE_PX), figure.pixel_size_um
     if pixel_size_um is not None:
         pixel_size_um *= figure.image_rgb.shape[1] / image.shape[1]

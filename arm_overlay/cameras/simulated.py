@@ -396,6 +396,11 @@ class SimulatedCamera(PolledCamera):
         self._refuse_when_rendered("set its gain")
         self._gain = float(value)
 
+    @property
+    def _brightness(self) -> float:
+        """Brightness of frames beside what the lamp was set for."""
+        return self._gain * self._exposure_ms / self.settings.exposure_ms
+
     def set_white_balance(self, red: float, blue: float) -> None:
         """Set the factors of red and blue beside green."""
         self._refuse_when_rendered("balance colors itself")
@@ -410,9 +415,7 @@ class SimulatedCamera(PolledCamera):
             Counted from 0.
         """
         time_s = number / self.settings.fps
-        pixels = self._the_scene().pixels(
-            time_s, number, self._model, self._exposure_ms, self._gain * self._exposure_ms
-        )
+        pixels = self._the_scene().pixels(time_s, number, self._model, self._exposure_ms, self._brightness)
         resize_after = self.settings.resize_after
         if resize_after is not None and time_s >= resize_after:
             height, width = (length // 4 * 2 for length in pixels.shape[:2])
@@ -549,12 +552,11 @@ class Scene:
 
     def __init__(self, settings: SimulatedSettings) -> None:
         self._settings = settings
-        self._slide = open_slide(settings.slide)
+        self._slide, self._center_um = _slide(settings.slide)
         self._model = settings.camera_model
-        self._center_um = _interesting_place(self._slide)
         self._way = _Way(settings)
         self._strips: dict[str, _Strip] = {}
-        self._frames: dict[int, NDArray[np.unsignedinteger[Any]]] = {}
+        self._frames: dict[tuple[int, float], NDArray[np.unsignedinteger[Any]]] = {}
         self._lock = threading.Lock()
         width, height = settings.size
         colors = (3,) if settings.bayer == "none" else ()
@@ -587,10 +589,10 @@ class Scene:
         self, number: int, model: CameraModel, exposure_ms: float
     ) -> NDArray[np.unsignedinteger[Any]]:
         """Return a frame that is kept once it was drawn."""
-        if number not in self._frames:
-            time_s = number / self._settings.fps
-            self._frames[number] = self.pixels(time_s, number, model, exposure_ms, exposure_ms)
-        return self._frames[number]
+        key = number, exposure_ms
+        if key not in self._frames:
+            self._frames[key] = self.pixels(number / self._settings.fps, number, model, exposure_ms, 1.0)
+        return self._frames[key]
 
     def pixels(
         self, time_s: float, number: int, model: CameraModel, exposure_ms: float, brightness: float
@@ -608,7 +610,7 @@ class Scene:
         exposure_ms : float
             Exposure time, for the blur of motion.
         brightness : float
-            Exposure time times gain.
+            Factor of the light beside that for which the lamp was set.
         """
         settings = self._settings
         strip, (left, top), velocity = self._view(time_s)
@@ -625,7 +627,7 @@ class Scene:
         _, turning = settings.objective_at(time_s)
         light = 0.0 if turning else _value_at(settings.light, time_s, 1.0)
         electrons = transmitted(plane)
-        electrons *= _lamp(model, settings.bayer == "none", light * brightness / settings.exposure_ms)
+        electrons *= _lamp(model, settings.bayer == "none", light * brightness)
         return digitized(electrons, model, self._noise_of(number))
 
     def _view(self, time_s: float) -> tuple[_Strip, tuple[int, int], tuple[float, float]]:
@@ -731,6 +733,13 @@ def _lamp(model: CameraModel, in_color: bool, brightness: float) -> NDArray[np.f
     for channel, rows, columns in bayer_places(model.bayer):
         lamp[rows, columns] = plane[rows, columns] * electrons[channel]
     return lamp
+
+
+@functools.lru_cache(maxsize=1)
+def _slide(name: str) -> tuple[Slide, tuple[float, float]]:
+    """Return a slide, and the place on it where the view begins."""
+    slide = open_slide(name)
+    return slide, _interesting_place(slide)
 
 
 def _interesting_place(slide: Slide) -> tuple[float, float]:

@@ -366,4 +366,6 @@ def test_without_an_alignment_nothing_is_lit_and_the_operator_is_told(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert list(json.loads(stats.read_text())["blank_frames"]) == ["not aligned"]
+    statistics = json.loads(stats.read_text())
+    assert statistics["blank_frames"]["not aligned"] > 0
+    assert statistics["latency_frames"] == 0

@@ -9,10 +9,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from virtual_screens import EYEPIECE, EYEPIECE_SIZE, TwoMonitors, VirtualScreens, edid_of, until
+from virtual_screens import (
+    EYEPIECE,
+    EYEPIECE_SIZE,
+    TwoMonitors,
+    VirtualScreens,
+    edid_of,
+    one_monitor_server,
+    until,
+)
 
 import arm_overlay.displays
 from arm_overlay.displays import Microdisplay, Monitor, choose_monitor, list_monitors
@@ -346,6 +355,36 @@ def test_closing_takes_the_window_away_and_leaves_no_process(two_monitors: TwoMo
     until(two_monitors.eyepiece_is_uncovered, "no window")
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_closing_a_display_that_hangs_ends_its_process(
+    two_monitors: TwoMonitors, display: Microdisplay
+) -> None:
+    process = display.process_id
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)
+    # More than the pipe takes.
+    display.show_picture(np.zeros((*EYEPIECE_SIZE[::-1], 3), np.uint8), lasts_s=60.0)
+    time.sleep(0.1)
+    began_s = time.monotonic()
+    display.close()
+    assert time.monotonic() - began_s < 2 + BUSY_S
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_the_end_of_the_desktop_is_told_and_nothing_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_monitor: VirtualScreens
+) -> None:
+    with one_monitor_server(tmp_path) as screens:
+        monkeypatch.setenv("DISPLAY", screens.display)
+        display = Microdisplay("first!", notice_s=0.0)
+        until(lambda: not display.trouble, "the display's start")
+    until(lambda: "ended" in display.trouble, "the trouble")
+    until(lambda: display.starts > 1, "another try")
+    display.show(square(0), WARP, frame_interval_s=INTERVAL_S)
+    display.close()
+    assert display.process_id is None
 
 
 def test_the_display_never_opens_on_the_operators_screen_by_mistake(one_monitor: VirtualScreens) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ from loop_stand_ins import (
     loop_threads,
     wait_until,
 )
+from tiny_tumor_models import write_tiny_model
 
+import arm_overlay.live
 from arm_overlay import connection, recording
 from arm_overlay.cameras import CameraError
 from arm_overlay.frames import Frame
+from arm_overlay.live import LiveOutline
 from arm_overlay.loop import RECONNECT_EVERY_S, Loop
+from arm_overlay.options import LiveOptions
 from arm_overlay.overlay import Overlay
 from arm_overlay.recording import LOG_FILE, Records
 from lincei.errors import LinceiError
@@ -174,6 +179,37 @@ def test_an_error_that_names_the_frame_is_one_trouble_and_not_one_for_each_frame
     frames = loop.status().frames_out
     wait_until(lambda: loop.status().frames_out >= frames + 3, "three failures")
     assert events(loop, "model") == ["the camera is monochrome. Use a color camera."]
+
+
+def test_a_network_that_fails_within_the_real_outline_is_told_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_tiny_model(tmp_path / "tiny")
+    display = StandInDisplay()
+    options = LiveOptions(model=str(model.folder), focus_gate=False, smallest_um=0)
+    texture = np.random.default_rng(0).integers(150, 250, (128, 192, 3), np.uint8)
+
+    class Still(StandInCamera):
+        def grab(self, timeout_s: float = 1.0) -> Frame:
+            return replace(super().grab(timeout_s), pixels=texture)
+
+    def still() -> StandInCamera:
+        return Still(size_px=(192, 128), objective="20x")
+
+    with LiveOutline(options) as live, Loop(still, live, display) as loop:
+        wait_until(lambda: display.shown, "an overlay")
+
+        def fail(*_: object) -> Any:
+            raise RuntimeError("the driver was reset")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(arm_overlay.live, "_answer", fail)
+            wait_until(lambda: loop.status().model_trouble, "the reason")
+            assert loop.status().model_trouble == "model error: the driver was reset"
+            wait_until(lambda: display.dark, "darkness")
+        lit_again(loop, display)
+        wait_until(lambda: not loop.status().model_trouble, "no trouble")
+        assert events(loop, "model")[-1] == "the model answers again"
 
 
 def test_a_model_that_hangs_is_said_to(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

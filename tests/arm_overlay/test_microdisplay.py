@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
-from virtual_screens import DESKTOP_RGB, EYEPIECE, EYEPIECE_SIZE, OPERATOR, TwoMonitors, until
+from virtual_screens import DESKTOP_RGB, EYEPIECE, EYEPIECE_SIZE, OPERATOR, TwoMonitors, edid_of, until
 
 from arm_overlay.displays import Monitor, child_environment
 from arm_overlay.overlay import Arrow, Overlay, Region
@@ -336,6 +336,29 @@ def test_an_unplugged_monitor_hides_the_window_until_it_is_back(
     display.wait_for("shown", frame_number=3)
     until(lambda: two_monitors.eyepiece_pixels((1024, 768)).any(), "the square", 1.0)
     assert two_monitors.operator_is_untouched()
+
+
+def test_it_leaves_when_the_operators_screen_moves_to_its_place(two_monitors: TwoMonitors) -> None:
+    two_monitors.xrandr("--output", OPERATOR, "--pos", "1280x0", "--output", EYEPIECE, "--pos", "0x0")
+    with Process() as display:
+        display.wait_for("ready")
+        until(lambda: not two_monitors.pixels(0, 0, *EYEPIECE_SIZE).any(), "black")
+        two_monitors.xrandr("--output", EYEPIECE, "--off", "--output", OPERATOR, "--pos", "0x0")
+        display.wait_for("waiting")
+        two_monitors.refresh_desktop()
+        until(two_monitors.operator_is_untouched, "no window", 1.0)
+
+
+def test_it_finds_its_monitor_by_what_it_tells_and_takes_no_other_for_it(two_monitors: TwoMonitors) -> None:
+    two_monitors.set_edid(EYEPIECE, edid_of("KPN", "VX-9", "K7"))
+    replugged = Monitor("HDMI-7", "KPN", "VX-9", "K7", EYEPIECE_SIZE, (0, 0), 60.0, primary=False)
+    with Process(monitor=replugged) as display:
+        assert display.wait_for("ready")["monitor"]["name"] == EYEPIECE
+        until(two_monitors.eyepiece_is_black, "black")
+    another = dataclasses.replace(replugged, name=EYEPIECE, serial="K8")
+    with Process(monitor=another) as display:
+        display.wait_for("waiting")
+        until(two_monitors.eyepiece_is_uncovered, "no window", 1.0)
 
 
 def test_it_follows_its_monitor_to_another_resolution(two_monitors: TwoMonitors, display: Process) -> None:

@@ -99,7 +99,7 @@ def test_a_half_plane_is_closed_along_the_border_of_the_frame(edge_px: float) ->
 def test_a_map_that_is_tumor_all_over_is_outlined_along_the_frame() -> None:
     (region,) = outlined(np.full(CELLS, 0.9))
     assert region.area_px == pytest.approx(640 * 480)
-    assert region.diameter_px == pytest.approx(math.hypot(640, 480), rel=2e-4)
+    assert region.diameter_px == pytest.approx(math.hypot(640, 480), rel=4e-4)
     assert region.score == pytest.approx(0.9)
 
 
@@ -209,7 +209,7 @@ def test_largest_diameter_is_that_of_all_pairs_of_points() -> None:
     for _ in range(20):
         ring = random.normal(size=(30, 2)) * random.uniform(1, 50, 2)
         exact = max(math.dist(a, b) for a, b in itertools.combinations(ring, 2))
-        assert region_of(ring).diameter_px == pytest.approx(exact, rel=2e-4)
+        assert region_of(ring).diameter_px == pytest.approx(exact, rel=4e-4)
 
 
 def test_area_far_from_the_origin_is_exact() -> None:

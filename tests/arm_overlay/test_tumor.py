@@ -12,26 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_sections import DISKS, GLASS, SIZE, section
 from numpy.typing import NDArray
 from tiny_tumor_models import CELL_PX, STRIDE, field_with_disks, write_all_kinds, write_tiny_model
 
 import arm_overlay
-from arm_overlay.outline import scaled
+from arm_overlay.outline import cells_in, scaled
 from arm_overlay.tissue import Tissue, find_tissue
 from arm_overlay.tumor import TumorOutline, tumor
 from arm_overlay.tumor_model import CLASS_PROBABILITIES, NUMBER, POINTS, PROBABILITY_MAP
 from lincei.engine import Engine
 from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
-from lincei.image import Image
+from lincei.image import Image, open_image
 from lincei.model import Card, Model, Tensor, write_model
 from lincei.progress import Progress
-
-DISKS = ((300.0, 300.0, 120.0), (700.0, 500.0, 60.0))
-SIZE = (700, 900)
-GLASS = (243, 243, 244)
-# The rule finds nothing in it.
-PALE = (225, 190, 215)
-PURPLE = (90, 50, 110)
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +36,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 @pytest.fixture(scope="module")
 def model(models: dict[str, Model]) -> Model:
     return models[PROBABILITY_MAP]
-
-
-def section(
-    size: tuple[int, int] = SIZE,
-    disks: tuple[tuple[float, float, float], ...] = DISKS,
-    *,
-    around: float | None = None,
-    **fields: Any,
-) -> Image:
-    """Return pale tissue with dark disks; only so many pixels around each, and else glass, where stated."""
-    y, x = np.mgrid[: size[0], : size[1]]
-    colors = np.empty((*size, 3), np.uint8)
-    colors[:] = PALE if around is None else GLASS
-    for x0, y0, radius in disks:
-        if around is not None:
-            colors[np.hypot(y - y0, x - x0) <= radius + around] = PALE
-        colors[np.hypot(y - y0, x - x0) <= radius] = PURPLE
-    return Image.from_array(colors, "YXS", **{"pixel_size_um": 1.0, "name": "section", **fields})
 
 
 def enlarged(image: Image, times: int) -> NDArray[Any]:
@@ -256,6 +232,12 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
+def tissue_everywhere(*arguments: Any, **options: Any) -> Tissue:
+    """Stand in for `find_tissue`, with glass taken for tissue."""
+    found = find_tissue(*arguments, **options)
+    return dataclasses.replace(found, cells=np.ones_like(found.cells))
+
+
 def test_glass_is_not_looked_at_and_no_outline_changes_by_it(
     model: Model, monkeypatch: pytest.MonkeyPatch, runs: list[tuple[int, ...]]
 ) -> None:
@@ -264,12 +246,7 @@ def test_glass_is_not_looked_at_and_no_outline_changes_by_it(
     image = section(around=4)
     sparing = tumor(image, model)
     spared = len(runs)
-
-    def everywhere(*arguments: Any, **options: Any) -> Tissue:
-        found = find_tissue(*arguments, **options)
-        return dataclasses.replace(found, cells=np.ones_like(found.cells))
-
-    monkeypatch.setattr("arm_overlay.tumor.find_tissue", everywhere)
+    monkeypatch.setattr("arm_overlay.tumor.find_tissue", tissue_everywhere)
     complete = tumor(image, model)
     assert len(runs) - spared == 6 * 8
     assert spared < 30
@@ -484,3 +461,42 @@ def test_no_warning_goes_unsaid_or_is_said_twice(model: Model) -> None:
         warnings.simplefilter("always")
         outline = tumor(section(pixel_size_um=None), model)
     assert [str(one.message) for one in caught] == list(outline.warnings)
+
+
+class TestShippedModel:
+    """On real sections, with the model that comes with lincei."""
+
+    @staticmethod
+    def fields(real_data: Path) -> list[tuple[Image, NDArray[np.bool_]]]:
+        """Return a few sections and where they are tumor."""
+        names = ("1009009_r27c5", "1009009_r28c12", "1009009_r31c1")
+        folder = real_data / "he_oral_20x"
+        fields = []
+        for name in names:
+            (mask,) = (folder / "masks").glob(f"{name}.*")
+            image = open_image(folder / "images" / f"{name}.png", pixel_size_um=0.5)
+            fields.append((image, open_image(mask).read()[0, 0, 0] > 127))
+        return fields
+
+    def test_tumor_of_real_sections_is_outlined(self, real_data: Path) -> None:
+        both = either = 0
+        for image, truth in self.fields(real_data):
+            found = cells_in(tumor(image).regions, truth.shape, 1)
+            both += int((found & truth).sum())
+            either += int(found.sum() + truth.sum())
+        # Dice; the card says how good it is on sections that the model was not trained on.
+        assert 2 * both / either > 0.75
+
+    def test_tiles_and_glass_left_out_change_no_outline(
+        self, real_data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = self.fields(real_data)[1][0]  # a quarter of it is glass
+        whole = tumor(image)
+        monkeypatch.setattr("arm_overlay.tumor._TILE_PX", 64)
+        in_tiles = tumor(image)
+        monkeypatch.setattr("arm_overlay.tumor.find_tissue", tissue_everywhere)
+        with_glass = tumor(image)
+        assert len(in_tiles.regions) == len(with_glass.regions) == len(whole.regions) > 0
+        for regions in zip(whole.regions, in_tiles.regions, with_glass.regions, strict=True):
+            for other in regions[1:]:
+                np.testing.assert_allclose(other.exterior, regions[0].exterior, atol=0.1)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_tumor import section
+from made_sections import section
 from tiny_tumor_models import write_tiny_model
 
 from lincei.cli import main

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import numpy as np
 import pytest
 import roifile
 import tifffile
+from made_sections import DISKS, GLASS, PALE, PURPLE, SIZE, section
 from numpy.typing import NDArray
-from test_tumor import DISKS, GLASS, PALE, PURPLE, SIZE, section
 from tiny_tumor_models import write_all_kinds
 
 from arm_overlay import tumor_files as module
@@ -79,7 +80,7 @@ def test_each_image_gets_its_files_and_a_row(slides: Path, tmp_path: Path, optio
     assert float(first["largest_diameter_um"]) == pytest.approx(expected.largest_diameter_um, rel=1e-4)
     assert float(first["field_score"]) > 0.9
     assert (second["percent"], second["regions"], second["largest_diameter_um"]) == ("0", "0", "")
-    assert first["error"] == second["error"] == ""
+    assert first["note"] == second["note"] == ""
 
 
 def test_probability_is_a_tiff_of_the_image_s_size_with_its_pixel_size(
@@ -195,15 +196,19 @@ def test_what_fails_is_collected_and_the_rest_goes_on(
 ) -> None:
     (slides / "broken.tif").write_bytes(b"II*\0")
     save_image(Image.from_array(np.zeros((64, 64), np.uint8)), slides / "gray.ome.tif")
+    imageio.v3.imwrite(slides / "glass.png", np.full((64, 64, 3), 250, np.uint8))
     out = tmp_path / "out"
-    summary = tumor_files([str(slides)], out, options)
+    with pytest.warns(LinceiWarning):
+        summary = tumor_files([str(slides)], out, options)
     assert summary.exit_code == 1
-    assert [item.file for item in summary.done] == ["a.ome.tif", "b.ome.tif"]
+    assert [item.file for item in summary.done] == ["a.ome.tif", "b.ome.tif", "glass.png"]
     assert [failure.item for failure in summary.failures] == ["broken.tif", "gray.ome.tif"]
     rows = {row["file"]: row for row in rows_of(out)}
-    assert "it is gray" in rows["gray.ome.tif"]["error"]
+    assert "it is gray" in rows["gray.ome.tif"]["note"]
     assert rows["gray.ome.tif"]["regions"] == ""
-    assert rows["broken.tif"]["error"]
+    assert "of one color everywhere" in rows["glass.png"]["note"]
+    assert (rows["glass.png"]["regions"], rows["glass.png"]["percent"]) == ("0", "")
+    assert rows["broken.tif"]["note"]
     assert not any("gray" in name or "broken" in name for name in names_in(out))
 
 
@@ -255,6 +260,17 @@ def test_what_cannot_work_is_refused_before_any_work(
     stated = TumorOptions.from_mapping({**options.to_json(), **changes})
     with pytest.raises(LinceiError, match=said):
         tumor_files([str(slides / name) for name in inputs], tmp_path / "out", stated)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["cv2", "roifile"])
+def test_a_missing_package_is_said_before_any_work(
+    slides: Path, tmp_path: Path, options: TumorOptions, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(LinceiError, match=f"need the package {package}") as raised:
+        tumor_files([str(slides)], tmp_path / "out", options)
+    assert "lincei[arm]" in raised.value.what_to_do
     assert not (tmp_path / "out").exists()
 
 

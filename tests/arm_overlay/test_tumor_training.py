@@ -77,7 +77,7 @@ class TestTheModel:
     def test_it_finds_what_was_outlined_on_images_it_has_not_seen(self, trained):
         figures = trained.card.figures["held_out"]["images"]
         assert figures["fields"] == 2
-        assert figures["objectives"]["20x"]["auc"] > 0.9
+        assert figures["objectives"]["40x"]["auc"] > 0.9
 
     def test_its_card_says_how_it_is_used_at_each_objective(self, trained):
         model = TumorModel.open(trained.folder)
@@ -91,7 +91,7 @@ class TestTheModel:
 
     def test_its_card_says_in_words_what_was_measured_and_for_what_it_is_not(self, trained):
         text = trained.file("README.md").read_text("utf-8")
-        auc = trained.card.figures["held_out"]["images"]["objectives"]["20x"]["auc"]
+        auc = trained.card.figures["held_out"]["images"]["objectives"]["40x"]["auc"]
         for words in ("Research use only", f"{auc:.3f}", "few slides", "lincei train-tumor ...", "0.98"):
             assert words in text
 
@@ -138,8 +138,8 @@ def test_corrected_snapshots_of_a_camera_with_other_colors_teach_the_model_that_
     assert [field.group for field in fields] == ["s100", "s101", "s102", "s103"]
     options = dataclasses.replace(QUICK, start_from=str(trained.folder), max_steps=30)
     adapted = train(fields, tmp_path / "adapted", options)
-    before = adapted.card.figures["before"]["images"]["objectives"]["20x"]["auc"]
-    after = adapted.card.figures["held_out"]["images"]["objectives"]["20x"]["auc"]
+    before = adapted.card.figures["before"]["images"]["objectives"]["40x"]["auc"]
+    after = adapted.card.figures["held_out"]["images"]["objectives"]["40x"]["auc"]
     assert after > before + 0.02
     assert after > 0.85
     assert "with what the training started from (model drawn)" in adapted.file("README.md").read_text("utf-8")
@@ -224,7 +224,7 @@ class TestCrops:
         tumor[100:200, 100:200] = True
         colors[tumor] = (120, 40, 120)
         field = annotated_field("f", colors, tumor, 1.0)
-        make = crop_maker([field], CropRange(128, (1.0, 1.0)), batch=16)
+        make = crop_maker([field], CropRange(128, (0.99, 1.0, 1.01)), batch=16)
         pixels, truth = make(np.random.default_rng(0))
         assert pixels.shape == (16, 128, 128, 3)
         assert truth.shape == (16, 16, 16, 2)
@@ -326,7 +326,7 @@ class TestCalibration:
         tumor[4:12, 4:12] = True
         logits = np.where(tumor, 2.5, 1.0) + random.normal(0, 0.2, tumor.shape)
         table = objectives_of([told(logits, tumor)], Calibration())
-        assert 1 / (1 + np.exp(-1.2)) < table["20x"]["threshold"] < 1 / (1 + np.exp(-2.4))
+        assert 1 / (1 + np.exp(-1.2)) < table["40x"]["threshold"] < 1 / (1 + np.exp(-2.4))
         assert table["4x"]["threshold"] == 0.5  # nothing was seen at that pixel size
 
     def test_cells_lie_where_the_network_saw_them(self):

@@ -188,12 +188,17 @@ class VirtualScreens:
 class TwoMonitors(VirtualScreens):
     """A desktop of two monitors: the operator's, primary, on the left; the eyepiece's on the right."""
 
+    def __init__(self, display: str) -> None:
+        super().__init__(display)
+        # Names of the monitors that tell what they are.
+        self._told: set[str] = set()
+
     def restore(self) -> None:
         """Plug both in as they were at the start."""
         self.xrandr("--output", EYEPIECE, "--off")
         self.xrandr("--output", OPERATOR, "--mode", _mode(OPERATOR_SIZE), "--pos", "0x0", "--primary")
         self.plug_in()
-        for name in (OPERATOR, EYEPIECE):
+        for name in tuple(self._told):
             self.set_edid(name, b"")
         self.move_pointer(10, 10)
         self.refresh_desktop()
@@ -240,6 +245,7 @@ class TwoMonitors(VirtualScreens):
 
     def set_edid(self, name: str, edid: bytes) -> None:
         """Have a monitor tell what it is; nothing, when empty."""
+        self._told = self._told | {name} if edid else self._told - {name}
         randr = _library("libXrandr.so.2")
         randr.XRRGetScreenResourcesCurrent.restype = POINTER(_Resources)
         randr.XRRGetScreenResourcesCurrent.argtypes = [c_void_p, c_ulong]
