@@ -43,9 +43,13 @@ from lincei.progress import CancelCheck, Progress, ProgressCallback, report, sto
 
 Gray = NDArray[np.float32]
 
-# A display lights up a few refreshes after it was told to, and lights down as slowly.
+# A display lights up a few refreshes after it was told to, and lights down as slowly. Cameras that buffer or
+# send frames over a network show it later: how much later is measured first, up to the limit.
 SETTLE_S = 0.12
-_SHOW_LIMIT_S = 5.0
+_SETTLE_LIMIT_S = 3.0
+# A change of light that is no noise, in blocks of the frame; and how alike settled frames are.
+_CHANGE, _SETTLED_SHARE, _SETTLED_FRAMES = 0.01, 0.1, 4
+_SHOW_LIMIT_S = 15.0
 _FRAME_LIMIT_S = 3.0
 _PICTURE_LASTS_S = 10.0
 # Fewer points may be chance, and do not show how well the map fits.
@@ -225,8 +229,9 @@ def align_automatically(
     problem: AlignmentError | None = None
     done = 0
     try:
+        settle_s = _settling_s(camera, display, cancelled)
         for fiducial in tried:
-            seen = _look(camera, display, fiducial, done, total, progress, cancelled)
+            seen = _look(camera, display, fiducial, settle_s, done, total, progress, cancelled)
             done += len(fiducial.pairs)
             try:
                 found = _fitted(seen, camera, display, objective)
@@ -327,6 +332,7 @@ def _look(
     camera: Camera,
     display: PictureDisplay,
     fiducial: Fiducial,
+    settle_s: float,
     done: int,
     total: int,
     progress: ProgressCallback | None,
@@ -344,7 +350,8 @@ def _look(
         for which in order:
             stop_if_cancelled(cancelled)
             picture = pair["ab".index(which)]
-            gray = _seen_with(camera, display, picture, frames=2)
+            lit_s = _lit(display, picture)
+            gray = np.mean([gray_of(f) for f in _frames_from(camera, lit_s + settle_s, 2)], axis=0)
             saturated.append(float(np.mean(gray > 0.99)))
             brightest = max(brightest, float(gray.max()))
             sums[which] = sums[which] + gray
@@ -354,8 +361,8 @@ def _look(
     return _Seen(fiducial.find(differences), (width, height), max(saturated), brightest < 0.02)
 
 
-def _seen_with(camera: Camera, display: PictureDisplay, picture: NDArray[np.uint8], frames: int) -> Gray:
-    """Show a picture and return the mean of the first frames that were exposed with it."""
+def _lit(display: PictureDisplay, picture: NDArray[np.uint8]) -> float:
+    """Show a picture; return when it was lit."""
     asked_s = time.monotonic()
     display.show_picture(picture, lasts_s=_PICTURE_LASTS_S)
     while (lit_s := display.last_picture_s) is None or lit_s < asked_s:
@@ -365,27 +372,57 @@ def _seen_with(camera: Camera, display: PictureDisplay, picture: NDArray[np.uint
                 f"the display shows nothing: {reason}", display.monitor.name, "Check its cable and power."
             )
         time.sleep(0.005)
-    total: Gray | None = None
-    count = 0
-    while count < frames:
+    return lit_s
+
+
+def _frames_from(camera: Camera, time_s: float, count: int) -> list[Frame]:
+    """Return the first frames whose exposure began after a time."""
+    frames: list[Frame] = []
+    while len(frames) < count:
         frame = camera.grab(_FRAME_LIMIT_S)
-        exposure_s = (frame.exposure_ms or camera.exposure_ms or 0.0) / 1000
-        if frame.time_s - exposure_s < lit_s + SETTLE_S:
-            if time.monotonic() > lit_s + SETTLE_S + exposure_s + _SHOW_LIMIT_S:
-                raise AlignmentError(
-                    "the camera's frames are seconds late",
-                    camera.name,
-                    "Close other programs, and try again.",
-                )
-            continue
-        gray = gray_of(frame)
-        if total is not None and total.shape != gray.shape:
-            raise AlignmentError("the size of the frames changed under way", camera.name, "Try again.")
-        total = gray if total is None else total + gray
-        count += 1
-    assert total is not None
-    total /= count
-    return total
+        if _exposed_s(frame, camera) >= time_s:
+            if frames and frame.size_px != frames[0].size_px:
+                raise AlignmentError("the size of the frames changed under way", camera.name, "Try again.")
+            frames.append(frame)
+        elif time.monotonic() > time_s + _SHOW_LIMIT_S:
+            raise AlignmentError(
+                "the camera's frames are seconds late", camera.name, "Close other programs, and try again."
+            )
+    return frames
+
+
+def _exposed_s(frame: Frame, camera: Camera) -> float:
+    """Return when the exposure of a frame began, as far as the camera tells."""
+    return frame.time_s - (frame.exposure_ms or camera.exposure_ms or 0.0) / 1000
+
+
+def _settling_s(camera: Camera, display: PictureDisplay, cancelled: CancelCheck | None) -> float:
+    """Return how long after a picture was lit frames show it, by switching from dark to light."""
+    width, height = display.monitor.size_px
+    lit_s = _lit(display, np.zeros((height, width), np.uint8))
+    before = np.mean([_blocks(frame) for frame in _frames_from(camera, lit_s + SETTLE_S, 3)], axis=0)
+    lit_s = _lit(display, np.full((height, width), 255, np.uint8))
+    seen: list[tuple[float, Gray]] = []
+    while not seen or seen[-1][0] < _SETTLE_LIMIT_S:
+        stop_if_cancelled(cancelled)
+        frame = camera.grab(_FRAME_LIMIT_S)
+        seen.append((_exposed_s(frame, camera) - lit_s, _blocks(frame)))
+        last = [blocks for _, blocks in seen[-_SETTLED_FRAMES:]]
+        change = float(np.abs(last[-1] - before).max())
+        if (
+            len(last) == _SETTLED_FRAMES
+            and change > _CHANGE
+            and float(np.ptp(last, axis=0).max()) < _SETTLED_SHARE * change
+        ):
+            return max(SETTLE_S, seen[-_SETTLED_FRAMES][0] + SETTLE_S / 2)
+    # Nothing changed that can be told from noise; the fiducials will show whether that is so.
+    return SETTLE_S
+
+
+def _blocks(frame: Frame) -> Gray:
+    """Return a frame's light in a few large blocks, where noise has averaged out."""
+    blocks: Gray = opencv().resize(gray_of(frame), (8, 6), interpolation=opencv().INTER_AREA)
+    return blocks
 
 
 def _fitted(seen: _Seen, camera: Camera, display: PictureDisplay, objective: str) -> Alignment:

@@ -92,8 +92,8 @@ def run(
 
     report(progress, Progress("drawing a slide", 0, 0))
     camera = SimulatedCamera(CAMERA.partition(":")[2])
-    # The slide is drawn now, and kept: the loop's own camera opens at once.
-    camera.truth(0)
+    # The slide is kept: the loop's own camera opens at once.
+    camera.prepare()
     watched = watch(progress, cancelled)
     report(progress, Progress("making the movie", 0, 0))
     movie = movie_of(watched.frames)
@@ -206,6 +206,7 @@ def _filled(overlay: Overlay) -> NDArray[np.bool_]:
 
 def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> Section:
     from arm_overlay.developing import developed
+    from arm_overlay.live import LOADING
     from arm_overlay.rendering import drawn_over
 
     statistics = watched.statistics
@@ -214,7 +215,8 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
     # Shown where a browser does not play the movie, and by programs that read the page.
     still = drawn_over(developed(frame, scale=MOVIE_WIDTH_PX / frame.size_px[0]), overlay)
     latency = statistics["latency_ms"]
-    hidden = {reason: count for reason, count in statistics["blank_frames"].items() if reason}
+    # Those from before the model was there do not belong to the ten seconds.
+    hidden = {why: count for why, count in statistics["blank_frames"].items() if why != LOADING}
     rows: list[tuple[str | int | float, ...]] = [
         ("outlines a second", watched.frames_per_s),
         ("from camera to outline, half of the frames", f"{latency.get('p50', float('nan')):.0f} ms or less"),
@@ -240,7 +242,7 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
         figures=(
             Figure(
                 still,
-                f"What the camera saw, with the outlines of that moment; {len(watched.frames)} of its frames.",
+                f"What the camera saw, with the outlines of that moment ({len(watched.frames)} frames).",
                 alt="A movie of stained tissue that moves under a microscope, tumor outlined in green.",
                 movie=movie,
             ),

@@ -172,9 +172,8 @@ def white_balance_of(frame: Frame, developing: Developing = NEUTRAL) -> Developi
     """
     plain = dataclasses.replace(developing, white_balance=(1.0, 1.0, 1.0), flat_field=None)
     field = _blocks_of_empty_field(frame, plain)
-    means = field.mean(axis=(0, 1))
     exponent = plain.gamma if frame.bayer else 1.0
-    red, green, blue = ((GLASS / means) ** exponent).tolist()
+    red, green, blue = ((GLASS / _brightest(field)) ** exponent).tolist()
     return dataclasses.replace(developing, white_balance=(red, green, blue))
 
 
@@ -196,7 +195,8 @@ def flat_field_of(frame: Frame, developing: Developing = NEUTRAL) -> Developing:
     cv2 = opencv()
     plain = dataclasses.replace(developing, white_balance=(1.0, 1.0, 1.0), flat_field=None)
     field = cv2.GaussianBlur(_blocks_of_empty_field(frame, plain), (0, 0), 1.5, borderType=cv2.BORDER_REFLECT)
-    flat = (field.mean(axis=(0, 1)) / field).astype(np.float32)
+    # Nothing is made darker, as what is bright may have been cut off before.
+    flat = np.maximum(_brightest(field) / field, 1.0).astype(np.float32)
     return dataclasses.replace(developing, flat_field=flat)
 
 
@@ -340,6 +340,12 @@ def _flat_factors(developing: Developing, size: tuple[int, int]) -> tuple[Colors
     factors = cv2.resize(developing.flat_field, size, interpolation=cv2.INTER_LINEAR)
     unit = float(factors.max()) / 255
     return np.rint(factors / unit).astype(np.uint8), unit
+
+
+def _brightest(field: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return red, green and blue of the brightest blocks, a few noisy ones left out."""
+    brightest: NDArray[np.float64] = np.percentile(field, 95, axis=(0, 1))
+    return brightest
 
 
 def _blocks_of_empty_field(frame: Frame, plain: Developing) -> NDArray[np.float32]:

@@ -241,15 +241,19 @@ def need_qt() -> None:
         )
 
 
-def protect_none() -> None:
+def protect_constants() -> None:
     """Keep PySide6 6.12.0 from ending a process on Python 3.11; to be called before Qt is used.
 
-    Each call of a Qt method that returns nothing takes a reference to None away that it was not given: after
-    some ten thousand calls, a minute of live view, Python ends with "deallocating None". From Python 3.12 on
-    None is not counted, and here it is given more references than any session can take.
+    Its methods return None, True and False as if these were not counted, which is so from Python 3.12 on.
+    Before, each call takes one reference away that it was not given: after some ten thousand calls, less than
+    a minute of live view, Python ends with "deallocating None". Here they are given more than any session
+    takes.
     """
     if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 48
+        for constant in (None, True, False, NotImplemented):
+            if sys.getrefcount(constant) < 1 << 40:
+                # The count is the first thing in an object.
+                ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 48
 
 
 def child_environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from PySide6.QtGui import QImage, QKeySequence, QPainter, QShortcut
 from PySide6.QtWidgets import QApplication, QGridLayout, QLabel, QSizePolicy, QWidget
 
 from arm_overlay.developing import NEUTRAL, Developing, developed
-from arm_overlay.displays import protect_none
+from arm_overlay.displays import protect_constants
 from arm_overlay.frames import Frame
 from arm_overlay.imaging import opencv
 
@@ -50,7 +50,7 @@ QPlainTextEdit { background: #17191c; border: 1px solid #2f343a; font-size: 12px
 
 def application() -> QApplication:
     """Return the process's Qt application, made when there is none; to be called before Qt is used."""
-    protect_none()
+    protect_constants()
     there = QApplication.instance()
     return there if isinstance(there, QApplication) else QApplication(["lincei"])
 

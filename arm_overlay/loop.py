@@ -557,11 +557,12 @@ class Loop:
             connection.last_number = frame.number
             self._frames_in += 1
             self._last_arrival_s = now_s
-            self._rate_in.count(now_s)
-            self._stages["grab"].append(1e3 * max(0.0, now_s - frame.time_s))
             if self._camera_trouble:
                 self._camera_trouble = ""
+                self._restart_rates()
                 self._say("camera", f"frames come again from {connection.name}")
+            self._rate_in.count(now_s)
+            self._stages["grab"].append(1e3 * max(0.0, now_s - frame.time_s))
         self._frames.put((frame, now_s))
 
     def _infer(self) -> None:
@@ -729,8 +730,7 @@ class Loop:
             name = self._connection.name
             self._connection = Connection(self._new_camera, self._prepare)
             self._connection.name = name
-            self._rate_in.restart()
-            self._rate_out.restart()
+            self._restart_rates()
         self._connection.start(self._arrived)
 
     def _watch_frames(self, now_s: float) -> None:
@@ -788,6 +788,11 @@ class Loop:
         """Time between two frames: what the camera states, or what it was lately, if that is longer."""
         return max(self._connection.interval_s or 0.0, self._rate_in.interval_s or 0.0) or 0.1
 
+    def _restart_rates(self) -> None:
+        """Forget an interruption: the display waits for an overlay as long as they usually are apart."""
+        self._rate_in.restart()
+        self._rate_out.restart()
+
     def _idle(self) -> bool:
         return self._frames.empty and self._answers.empty
 
@@ -796,6 +801,8 @@ class Loop:
             if trouble == self._model_trouble:
                 return
             self._model_trouble = trouble
+            if not trouble:
+                self._restart_rates()
         self._say("model", trouble or "the model answers again")
 
     def _snapshot_done(self, future: Future[Path]) -> None:

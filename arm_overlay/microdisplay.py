@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QImage, QPainter, QRasterWindow, QScreen
 
-from arm_overlay.displays import Monitor, monitors_of, protect_none
+from arm_overlay.displays import Monitor, monitors_of, protect_constants
 from arm_overlay.overlay import Overlay
 from arm_overlay.overlay_messages import DisplayMessage, MessageError, decode, read_message
 from arm_overlay.rendering import Renderer, Style
@@ -374,7 +374,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The processors are for the network.
     cv2.setNumThreads(1)
-    protect_none()
+    protect_constants()
     application = QGuiApplication(sys.argv[:1])
     application.setQuitOnLastWindowClosed(False)
     inbox = _Inbox(sys.stdin.buffer)

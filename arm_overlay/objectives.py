@@ -30,9 +30,10 @@ COMMON_MAGNIFICATIONS = (1.25, 2.0, 2.5, 4.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0
 _VIEW_PX = 480
 # The peak of the phase correlation holds so much when one view is the other enlarged so many times. In 96
 # changes between 4x, 10x, 20x and 40x on simulated views of H&E, a few percent of the view and a depth of
-# field apart, it was above 0.5 in 91; at wrong scales 0.2 or less, or 0.36 where little is left to compare
-# because one is ten times the other.
-_CERTAIN, _CERTAIN_FAR, _FAR = 0.4, 0.6, 6.0
+# field apart, it was above 0.5 in 91, and 0.2 or less at wrong scales.
+_CERTAIN = 0.4
+# Chance makes higher peaks the fewer pixels are compared, up to 27 / sqrt(pixels); below this many it counts.
+_ENOUGH_PX = 18_000
 # Views whose scales differ less than this show one objective.
 _SAME = 1.12
 # So many frames after a jump are compared before it is taken for a move to another place.
@@ -179,8 +180,7 @@ class Objectives:
             if not 0.09 < ratio < 11:
                 continue
             certainty = scale_certainty(earlier, later, ratio)
-            needed = _CERTAIN_FAR if max(ratio, 1 / ratio) > _FAR else _CERTAIN
-            if certainty >= needed and certainty > best_certainty:
+            if certainty >= _CERTAIN and certainty > best_certainty:
                 best, best_certainty = ratio, certainty
         return best
 
@@ -202,7 +202,7 @@ def scale_certainty(earlier: NDArray[Any], later: NDArray[Any], ratio: float) ->
     Returns
     -------
     float
-        The peak of the phase correlation of what both show, about 0 to 1.
+        The peak of the phase correlation of what both show, about 0 to 1; less where that is little.
     """
     if ratio < 1:
         earlier, later, ratio = later, earlier, 1 / ratio
@@ -216,5 +216,5 @@ def scale_certainty(earlier: NDArray[Any], later: NDArray[Any], ratio: float) ->
         cv2.resize(np.ascontiguousarray(view), size, interpolation=cv2.INTER_AREA).astype(np.float32)
         for view in (middle, later[..., 1])
     ]
-    certainty = correlated(pair[0], pair[1])[1]
+    certainty = correlated(pair[0], pair[1])[1] * min(1.0, math.sqrt(size[0] * size[1] / _ENOUGH_PX))
     return certainty if math.isfinite(certainty) else 0.0

@@ -30,7 +30,7 @@ _REFERENCE_REACH = 0.15
 # Structure of a picture, in gray values, below which it shows glass: nothing to be followed.
 _LEAST_STRUCTURE = 2.0
 # Frames over which speed is measured; the times of single ones are not exact.
-_SPEED_FRAMES = 3
+_SPEED_FRAMES = 2
 
 # Answers of the network are averaged over about this time while the tissue stays in view.
 SMOOTHING_S = 0.15
@@ -279,10 +279,12 @@ class Stabilizer:
         It is spread over neighboring cells, so that outlines run smoothly between them.
         """
         cv2 = opencv()
+        # Never so much that a probability of 0 would be tumor, or one of 1 would not.
+        reach = min(self.hysteresis, threshold / 2, (1 - threshold) / 2)
         was_tumor = (steady > threshold).astype(np.float32)
         lean: NDArray[np.float32] = cv2.blur(was_tumor, (3, 3), borderType=cv2.BORDER_REPLICATE)
-        lean *= np.float32(2 * self.hysteresis)
-        lean -= np.float32(self.hysteresis)
+        lean *= np.float32(2 * reach)
+        lean -= np.float32(reach)
         return lean
 
 

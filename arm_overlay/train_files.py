@@ -139,12 +139,13 @@ def named_sets(images: Sequence[str], masks: Sequence[str], *, split_by: str = "
         ``[NAME=]PATTERN``. Masks belong to the images of the same name; without names, to those in the same
         place of the list, where folders of snapshot bundles do not count.
     split_by : str
-        As in `AnnotatedSet`.
+        As in `AnnotatedSet`; in sets whose pattern does not hold it, each image stands for itself.
 
     Raises
     ------
     UsageError
-        When no images are given, a name is given twice, or images have no masks or masks no images.
+        When no images are given, a name is given twice, images have no masks or masks no images, or no
+        pattern holds the placeholder.
     """
     if not images:
         raise UsageError("no images are given", "", "Add --images PATTERN and --masks PATTERN.")
@@ -178,7 +179,14 @@ def named_sets(images: Sequence[str], masks: Sequence[str], *, split_by: str = "
         if name and name not in by_name:
             raise UsageError(f"the images {name!r} have no masks", "", f"Add --masks {name}=PATTERN.")
         own = by_name[name] if name else next(left)
-        sets.append(AnnotatedSet(pattern, own, called, split_by=split_by))
+        held = split_by if f"{{{split_by}}}" in pattern else ""
+        sets.append(AnnotatedSet(pattern, own, called, split_by=held))
+    if split_by and not any(entry.split_by for entry in sets):
+        raise UsageError(
+            f"--split-by is {split_by!r}, which no pattern of --images holds",
+            "",
+            f"Write {{{split_by}}} where the value stands in the names, such as slide_{{{split_by}}}_*.tif.",
+        )
     return sets
 
 
@@ -269,7 +277,7 @@ def read_set(entry: AnnotatedSet, options: TrainTumorOptions) -> list[AnnotatedF
         masks = [item.labels["mask"].paths[0] for item in pairing.pairs]
     if entry.split_by and not all(entry.split_by in group.captures for group in found):
         raise UsageError(
-            f"--split-by is {entry.split_by!r}, which the pattern of the images does not hold",
+            f"split_by is {entry.split_by!r}, which the pattern of the images does not hold",
             entry.images,
             f"Write {{{entry.split_by}}} where the value stands in the names.",
         )

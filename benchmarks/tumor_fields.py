@@ -215,13 +215,14 @@ def main(
     text = [
         "# Fields of view with and without tumor",
         "",
-        f"Networks of {len(models)} folds, each measured on the slides that it has not seen. A field of view",
-        f"is {FIELD_UM:g} um wide (a patch: as large as it is) and counts as tumor where {100 * LEAST_TUMOR:g} %",
-        f"of it or more is outlined; those with less, but more than {100 * MOST_NORMAL:g} %, are left out. Its",
-        "score is the mean of its highest probabilities (`arm_overlay.field_score`). AUC with its 95 %",
-        "interval (bootstrap by slide, and by field within slides). The simulated microscope has another",
-        "focus, motion, lamp, vignetting and noise for each field, a Bayer mosaic of 12 bits, and is balanced",
-        "on empty glass. False area: share of fields without tumor that is above the threshold.",
+        f"Networks of {len(models)} folds, each measured on the slides that it has not seen. A field of",
+        f"view is {FIELD_UM:g} um wide (a patch: as large as it is) and counts as tumor where",
+        f"{100 * LEAST_TUMOR:g} % of it or more is outlined; those with less, but more than",
+        f"{100 * MOST_NORMAL:g} %, are left out. Its score is the mean of its highest probabilities",
+        "(`arm_overlay.field_score`). AUC with its 95 % interval (bootstrap by slide, and by field within",
+        "slides). The simulated microscope has another focus, motion, lamp, vignetting and noise for each",
+        "field, a Bayer mosaic of 12 bits, and is balanced on empty glass. False area: share of fields",
+        "without tumor that is above the threshold.",
         "",
         table(
             [
@@ -231,8 +232,9 @@ def main(
             rows,
         ),
         "",
-        "The slides are few, so the intervals are wide and say little about other laboratories. The published",
-        "microscope (Nature Medicine 25:1453) reached 0.98 over many slides: no figure of these networks.",
+        "The slides are few, so the intervals are wide and say little about other laboratories. The",
+        "published microscope (Nature Medicine 25:1453) reached 0.98 over many slides: no figure of these",
+        "networks.",
         "",
         about(["openvino", "opencv-python-headless"]),
     ]

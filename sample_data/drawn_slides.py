@@ -79,7 +79,7 @@ class NucleusKind:
 
 
 _KINDS = {
-    "tumor": NucleusKind((11.0, 18.0), (8.5, 13.0), (0.55, 1.05), 0.35, 3, 0.10, 0.28),
+    "tumor": NucleusKind((11.0, 18.0), (8.5, 13.0), (0.5, 0.95), 0.35, 3, 0.10, 0.28),
     "lymphocyte": NucleusKind((6.0, 7.4), (5.4, 6.6), (1.25, 1.7), 0.05, 0, 0.04, 0.18),
     "fibroblast": NucleusKind((12.0, 20.0), (2.8, 4.4), (0.75, 1.15), 0.1, 0, 0.06, 0.12),
 }
@@ -310,7 +310,7 @@ def _textures() -> _Textures:
     fibers = _smooth_noise(shape, 1.6, random, stretched=26) + 0.6 * _smooth_noise(
         shape, 5.0, random, stretched=22
     )
-    cells, centers = _cells(14.5, 0.15, random)
+    cells, centers = _cells(13.0, 0.15, random)
     fat_cells, _ = _cells(62.0, 0.25, random)
     return _Textures(
         grain=_smooth_noise(shape, 1.1, random),

@@ -51,9 +51,12 @@ _TURNING_S = 0.4
 _USUAL_EXPOSURE_MS = 5.0
 # Frames take their noise from a larger field of it, each from another place.
 _NOISE_MARGIN_PX = 256
+# Rows of a slide that are drawn at once, and how far the light of others blurs into them.
+_BAND_PX, _BLUR_PX = 512, 16
 # A slide is surveyed for its tumor on pixels of this size.
 _SURVEY_UM = 16.0
 
+_drawing = threading.Lock()
 # Until when a camera that was "unplugged" cannot be opened; it is another object when it is connected again.
 _unplugged_until_s: dict[str, float] = {}
 
@@ -422,6 +425,15 @@ class SimulatedCamera(PolledCamera):
             pixels = pixels[:height, :width]
         return pixels
 
+    def prepare(self) -> None:
+        """Draw all of the slide that will be seen, and the frames that are drawn beforehand.
+
+        It takes seconds for each objective, once in a process. Opening the camera does the same, but leaves
+        the objectives after the first to a thread.
+        """
+        self._prepare_rendered()
+        self._the_scene().prepare()
+
     def truth(self, number: int) -> FrameTruth:
         """Return what is in a frame, by the frame's number."""
         drawn = self._drawn_number(number)
@@ -433,9 +445,10 @@ class SimulatedCamera(PolledCamera):
             raise CameraError(
                 "the simulated camera is unplugged", self.name, "Its setting unplugged_s says for how long."
             )
-        scene = self._the_scene()
-        for number in range(self.settings.rendered):
-            scene.rendered(number, self._model, self._exposure_ms)
+        self._prepare_rendered()
+        if self.settings.changes:
+            # Nobody waits for it: a camera that takes long to open seems to hang.
+            threading.Thread(target=self._the_scene().prepare, name="slide drawing", daemon=True).start()
         # The slide takes seconds to draw the first time; the clock runs from here.
         self._began_s, self._last = time.monotonic(), -1
 
@@ -477,6 +490,11 @@ class SimulatedCamera(PolledCamera):
     def _disconnect(self) -> None:
         """Let go of nothing: scenes are kept, since they take long to draw."""
 
+    def _prepare_rendered(self) -> None:
+        scene = self._the_scene()
+        for number in range(self.settings.rendered):
+            scene.rendered(number, self._model, self._exposure_ms)
+
     def _drawn_number(self, number: int) -> int:
         """Return which frame is shown as that of a number: itself, or one of those drawn beforehand."""
         count = self.settings.rendered
@@ -490,7 +508,9 @@ class SimulatedCamera(PolledCamera):
         if self._scene is None:
             settings = self.settings
             kept = {name: getattr(settings, name) for name in _OF_THE_SCENE}
-            self._scene = _scene(SimulatedSettings(**kept))
+            # One thread draws; others that want the same wait for it.
+            with _drawing:
+                self._scene = _scene(SimulatedSettings(**kept))
         return self._scene
 
     def _refuse_when_rendered(self, what: str) -> None:
@@ -563,8 +583,12 @@ class Scene:
         shape = (height + _NOISE_MARGIN_PX, width + _NOISE_MARGIN_PX, *colors)
         random = np.random.default_rng([settings.seed, 1])
         self._noise = random.standard_normal(shape, np.float32) if settings.noise else None
-        for name in {settings.objective, *(name for _, name in settings.changes)}:
-            self._strip(name)
+        self._strip(settings.objective)
+
+    def prepare(self) -> None:
+        """Draw what the objectives that follow will show; it is drawn when they come otherwise."""
+        for _, objective in self._settings.changes:
+            self._strip(objective)
 
     def truth(self, time_s: float, number: int) -> FrameTruth:
         """Return what is seen at a time."""
@@ -655,13 +679,21 @@ class Scene:
             center - length * size_um / 2
             for center, length in zip(self._center_um, (width, height), strict=True)
         )
-        part = self._slide.read(left, top, (width, height), size_um)
-        light = projected(transmitted(part.rgb), size_um, size_um, na=na)
         sensor = np.array(self._model.sensor_colors, np.float32)
         if self._settings.bayer == "mono":
             sensor = np.eye(3, dtype=np.float32)
-        colors = displayed(opencv().transform(light, sensor))
-        return _Strip(colors, part.tumor, left, top, size_um, na)
+        colors = np.empty((height, width, 3), np.uint8)
+        tumor = np.empty((height, width), np.bool_)
+        # In bands, with what blurs into them: light takes twelve times as much memory as display values.
+        for first in range(0, height, _BAND_PX):
+            last = min(first + _BAND_PX, height)
+            upper, lower = max(0, first - _BLUR_PX), min(height, last + _BLUR_PX)
+            part = self._slide.read(left, top + upper * size_um, (width, lower - upper), size_um)
+            light = projected(transmitted(part.rgb), size_um, size_um, na=na)
+            band = slice(first - upper, last - upper)
+            colors[first:last] = displayed(opencv().transform(light[band], sensor))
+            tumor[first:last] = part.tumor[band]
+        return _Strip(colors, tumor, left, top, size_um, na)
 
     def _noise_of(self, number: int) -> NDArray[np.float32] | None:
         if self._noise is None:

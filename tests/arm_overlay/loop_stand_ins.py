@@ -192,6 +192,7 @@ class StandInDisplay:
         self.error: Exception | None = None
         self.calls: list[tuple[str, Any, Any]] = []
         self.closed = False
+        self.intervals_s: list[float] = []
         self._reports: list[Shown] = []
         self._lock = threading.Lock()
 
@@ -207,6 +208,7 @@ class StandInDisplay:
             raise self.error
         assert frame_interval_s > 0
         with self._lock:
+            self.intervals_s.append(frame_interval_s)
             self.calls.append(("blank" if overlay.blank_reason else "show", overlay, warp))
             if not overlay.blank_reason:
                 shown = Shown(overlay.frame_number, overlay.frame_time_s, time.monotonic(), draw_ms=2.0)

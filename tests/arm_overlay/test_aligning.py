@@ -122,6 +122,34 @@ def test_frames_from_before_the_picture_are_not_used() -> None:
     assert largest_error_px(alignment.matrix, TRUE) < 1
 
 
+def test_a_camera_that_is_late_without_knowing_it_is_waited_for() -> None:
+    path = OpticalPath(TRUE)
+
+    class Late(PathCamera):
+        """Hands frames over half a second later, as network cameras do, as if they were new."""
+
+        def __init__(self, path: OpticalPath) -> None:
+            super().__init__(path)
+            self.pictures: list[tuple[float, Any]] = []
+
+        def grab(self, timeout_s: float = 1.0) -> Frame:
+            now_s = time.monotonic()
+            self.pictures.append((now_s, display.shown))
+            seen = [shown for at_s, shown in self.pictures if at_s <= now_s - 0.5]
+            path.picture = seen[-1] if seen else None
+            return super().grab(timeout_s)
+
+    class Apart(PathDisplay):
+        shown: Any = None
+
+        def show_picture(self, picture: NDArray[Any], *, lasts_s: float) -> None:
+            self.shown, self.last_picture_s = picture, time.monotonic()
+
+    display = Apart(path)
+    alignment = align_automatically(Late(path), display, "20x", fiducials=[Charuco(DISPLAY_PX)])
+    assert largest_error_px(alignment.matrix, TRUE) < 1
+
+
 def test_aligning_stops_when_it_is_asked_to_and_leaves_the_display_dark() -> None:
     path = OpticalPath(TRUE)
     display = PathDisplay(path)

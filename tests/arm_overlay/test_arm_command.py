@@ -209,6 +209,11 @@ def test_stopping_it_finishes_records_and_statistics(
         (["arm", "--camera", "SLIDE", "cameras"], 2, ["after it: lincei arm cameras"]),
         (["arm", "--settings", "arm.toml"], 2, ["arm.toml, line 2", "thresold", "'threshold'"]),
         (["arm", "--settings", "none.toml"], 1, ["none.toml"]),
+        (
+            ["arm", "align", "--camera", "SLIDE", "--display", "none", "--objective", "20x"],
+            2,
+            ["no display was named", "lincei arm displays"],
+        ),
         (["arm", "empty-field", "--camera", "SLIDE"], 1, ["not empty", "clear glass"]),
     ],
 )

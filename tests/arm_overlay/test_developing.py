@@ -151,7 +151,7 @@ def test_a_flat_field_evens_bright_and_dark_places_alike() -> None:
     even = developed(empty, developing, 0.5)
     np.testing.assert_allclose(even.mean(axis=(0, 1)), GLASS, atol=2.5)
     blocks = even.reshape(6, 8, 10, 8, 3).mean(axis=(1, 3))
-    assert np.ptp(blocks[1:-1, 1:-1], axis=(0, 1)).max() < 5
+    assert np.ptp(blocks, axis=(0, 1)).max() < 5
     # What lets a tenth of the light through is as dark in a corner as in the middle.
     dark = developed(photographed(0.1 * light_of_glass(falloff=0.5)), developing, 0.5)
     blocks = dark.reshape(6, 8, 10, 8, 3).mean(axis=(1, 3))

@@ -204,8 +204,8 @@ def test_a_network_that_fails_within_the_real_outline_is_told_and_recovers(
 
         with monkeypatch.context() as patch:
             patch.setattr(arm_overlay.live, "_answer", fail)
-            wait_until(lambda: loop.status().model_trouble, "the reason")
-            assert loop.status().model_trouble == "model error: the driver was reset"
+            reason = "model error: the driver was reset"
+            wait_until(lambda: loop.status().model_trouble == reason, "the reason")
             wait_until(lambda: display.dark, "darkness")
         lit_again(loop, display)
         wait_until(lambda: not loop.status().model_trouble, "no trouble")
@@ -221,6 +221,20 @@ def test_a_model_that_hangs_is_said_to(running: Running, monkeypatch: pytest.Mon
     live.answers.set()
     lit_again(loop, display)
     assert not loop.status().model_trouble
+
+
+def test_after_an_interruption_the_display_waits_no_longer_for_an_overlay_than_before() -> None:
+    display, live = StandInDisplay(), StandInLive()
+    with Loop(lambda: StandInCamera(fps=5), live, display) as loop:
+        wait_until(lambda: len(display.shown) >= 2, "overlays")
+        live.answers.clear()
+        wait_until(lambda: loop.status().model_trouble, "the reason")
+        time.sleep(1.5)
+        before = len(display.intervals_s)
+        live.answers.set()
+        wait_until(lambda: len(display.intervals_s) > before + 2, "overlays again")
+        # With the interruption averaged in it would be about a second.
+        assert max(display.intervals_s[before:]) < 0.5
 
 
 def test_a_display_that_fails_is_told_and_the_operator_still_sees(running: Running) -> None:

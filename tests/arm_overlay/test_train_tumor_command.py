@@ -134,6 +134,14 @@ class TestNamedSets:
             ("b", "y/*.tif", "yy/*.tif"),
         ]
 
+    def test_slides_are_told_apart_where_the_pattern_says_how(self):
+        sets = named_sets(
+            ["a=x/{name}_?.tif", "b=y/z.tif"], ["a=x/{name}_?.png", "b=y/z.png"], split_by="name"
+        )
+        assert [s.split_by for s in sets] == ["name", ""]
+        with pytest.raises(UsageError, match="--split-by is 'well'"):
+            named_sets(["x/{name}.tif"], ["x/{name}.png"], split_by="well")
+
     def test_without_names_they_belong_in_their_order_and_snapshots_need_none(self, tmp_path):
         write_bundle(tmp_path / "shots" / "s", 0)
         sets = named_sets([str(tmp_path / "shots"), "x/*.tif"], ["xx/*.geojson"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import CameraError, list_cameras, new_camera
+from arm_overlay.cameras import CameraError, list_cameras, new_camera, simulated
 from arm_overlay.cameras.simulated import Episode, SimulatedCamera, SimulatedSettings
 from arm_overlay.frames import BAYER_PATTERNS, Frame
 from lincei.errors import UsageError
@@ -85,6 +85,14 @@ class TestTruth:
             for o in ("20x", "10x")
         ]
         assert all(0.15 < share < 0.85 for share in shares)
+
+    def test_the_slide_has_no_seams_where_it_was_drawn_in_bands(self, monkeypatch: pytest.MonkeyPatch):
+        spec = f"{COLORS},speed=0,fps=11"
+        monkeypatch.setattr(simulated, "_BAND_PX", 50)
+        in_bands = camera(spec).frame_pixels(0)
+        monkeypatch.undo()
+        at_once = camera(spec.replace("fps=11", "fps=12")).frame_pixels(0)
+        assert np.abs(in_bands.astype(int) - at_once).max() <= 2
 
     def test_equal_numbers_give_equal_frames_and_noise_differs_between_frames(self):
         found, again, other = camera(SMALL), camera(SMALL), camera(f"{SMALL},seed=1")
