@@ -1,4 +1,4 @@
-"""The augmented-reality microscope: a camera in, tumor outlines out to a microdisplay in the optical path, live.
+"""The augmented-reality microscope: a camera in, tumor outlines out to a microdisplay, live.
 
 After Chen et al., Nature Medicine 25:1453 (2019). Research use only.
 """

@@ -1,4 +1,4 @@
-"""The commands of the augmented-reality microscope: ``lincei arm``, ``lincei tumor``, ``lincei train-tumor``."""
+"""The commands: ``lincei arm``, ``lincei tumor``, ``lincei train-tumor``."""
 
 from __future__ import annotations
 

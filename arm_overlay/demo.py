@@ -30,6 +30,7 @@ SECONDS = 10.0
 # The first answer comes when the network is loaded, which takes long on a busy computer.
 START_LIMIT_S = 120.0
 MOVIE_FPS, MOVIE_WIDTH_PX = 8, 480
+_STILL_WIDTH_PX = 960
 # What the live loop is made of besides the light install.
 _LIBRARIES = {"cv2": "OpenCV", "shapely": "Shapely"}
 _TITLE = "Augmented-reality microscope"
@@ -212,8 +213,7 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
     statistics = watched.statistics
     shown = [pair for pair in watched.frames if not pair[1].blank_reason] or list(watched.frames)
     frame, overlay = shown[len(shown) // 2]
-    # Shown where a browser does not play the movie, and by programs that read the page.
-    still = drawn_over(developed(frame, scale=MOVIE_WIDTH_PX / frame.size_px[0]), overlay)
+    still = drawn_over(developed(frame, scale=_STILL_WIDTH_PX / frame.size_px[0]), overlay)
     latency = statistics["latency_ms"]
     # Those from before the model was there do not belong to the ten seconds.
     hidden = {why: count for why, count in statistics["blank_frames"].items() if why != LOADING}
@@ -246,7 +246,14 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
                 alt="A movie of stained tissue that moves under a microscope, tumor outlined in green.",
                 movie=movie,
             ),
+            Figure(
+                still,
+                f"One of these frames, larger; {overlay.objective or frame.objective} objective.",
+                alt="Stained tissue, tumor outlined in green.",
+                pixel_size_um=_pixel_size_um(frame, still.shape[1]),
+            ),
         ),
+        columns=2,
         tables=(
             Table(("what was measured", "value"), tuple(rows)),
             Table(("what the time goes to, mean of the last frames", "ms"), stages),
@@ -256,6 +263,13 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
             "A drawn slide is not a patient's: how well real tumor is outlined is said on the model's card.",
         ),
     )
+
+
+def _pixel_size_um(frame: Frame, width_px: int) -> float | None:
+    """Return the size of a pixel of a picture of a frame."""
+    if frame.pixel_size_um is None:
+        return None
+    return frame.pixel_size_um * frame.size_px[0] / width_px
 
 
 def _section_without(missing: Sequence[str]) -> Section:

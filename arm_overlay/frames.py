@@ -18,8 +18,8 @@ class Frame:
     Parameters
     ----------
     pixels : ndarray
-        uint8 or uint16: shape (Y, X), raw behind a Bayer mosaic or monochrome; or (Y, X, 3), red, green, blue.
-        Nobody writes into it.
+        uint8 or uint16: shape (Y, X), raw behind a Bayer mosaic or monochrome; or (Y, X, 3), red, green,
+        blue. Nobody writes into it.
     time_s : float
         When its exposure ended (or it arrived, where the camera does not say), on the clock of
         `time.monotonic`.

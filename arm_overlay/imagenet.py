@@ -186,6 +186,8 @@ def _read_state(file: BinaryIO) -> dict[str, NDArray[Any]]:
         raise ValueError("it does not begin like one")
     _TensorUnpickler(file).load()  # of the machine that wrote it: byte order and sizes
     table = _TensorUnpickler(file).load()
+    if not isinstance(table, dict) or not all(isinstance(tensor, _Tensor) for tensor in table.values()):
+        raise ValueError("it holds something else than tensors")
     storages: dict[str, NDArray[Any]] = {}
     kinds = {tensor.storage.key: tensor.storage.dtype for tensor in table.values()}
     for key in _TensorUnpickler(file).load():

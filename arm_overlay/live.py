@@ -151,6 +151,8 @@ class LiveOutline:
         self._patience_s = patience_s
         self._lock = threading.Lock()
         self._changes: list[Callable[[], None]] = []
+        # Frames that the network has looked at.
+        self.answers = 0
         # Touched by the thread that steps, and by nothing else.
         self._model = TumorModel.open(self.options.model)
         self._mode = self.options.mode
@@ -256,6 +258,14 @@ class LiveOutline:
 
         def change() -> None:
             self._aligned_for = objective
+
+        self._change(change)
+
+    def use_stabilizer(self, stabilizer: Stabilizer) -> None:
+        """Steady heat maps in another way, to see what it does."""
+
+        def change() -> None:
+            self._stabilizer = stabilizer
 
         self._change(change)
 
@@ -514,6 +524,7 @@ class LiveOutline:
             what = error.what if isinstance(error, LinceiError) else first_line(error)
             return False, f"model error: {what}"
         self._took_s.append(answer.took_s)
+        self.answers += 1
         if pending.period != self._period:
             return False, ""
         with timings.stage("stabilize"):
@@ -690,7 +701,8 @@ def _measures(
     if small.shape[:2] != (rows, columns):
         small = opencv().resize(small, (columns, rows), interpolation=opencv().INTER_AREA)
     # Cells that only partly lie in the frame do not count.
-    tissue = tissue_in(np.moveaxis(small, -1, 0)).cells & known[:rows, :columns]
+    planes = np.ascontiguousarray(np.moveaxis(small, -1, 0))
+    tissue = tissue_in(planes).cells & known[:rows, :columns]
     count = int(np.count_nonzero(tissue))
     if not count:
         return {}

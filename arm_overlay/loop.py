@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import Camera, CameraEnded, CameraError
+from arm_overlay.cameras import Camera, CameraEndedError, CameraError
 from arm_overlay.connection import Connection
 from arm_overlay.loop_status import AVERAGED_FRAMES, STAGES, Event, Latencies, LoopStatus, Rate
 from arm_overlay.overlay import Overlay
@@ -709,7 +709,7 @@ class Loop:
                 # The first frame may take a while longer.
                 self._last_arrival_s = now_s + connection.grab_timeout_s
             if connection.over:
-                if isinstance(connection.error, CameraEnded):
+                if isinstance(connection.error, CameraEndedError):
                     self._end()
                     return
                 self._lost(_reason(connection.error) if connection.error else "the camera was closed")

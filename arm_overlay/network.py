@@ -1,8 +1,8 @@
-"""The network that finds tumor: a small fully convolutional encoder, and a decoder at a stride of 8 pixels.
+"""The network that finds tumor: a small fully convolutional encoder, a decoder at a stride of 8 pixels.
 
-The encoder is EfficientNet-Lite0 (no squeeze-and-excitation, ReLU6) up to its stage at a stride of 16. It has
-no batch normalization: that of its start weights is folded into the convolutions, and nothing in it looks at
-the whole tile, so that tiles join without a seam.
+The encoder is the first half of EfficientNet-Lite0 (no squeeze-and-excitation, ReLU6), to a stride of 16. It
+has no batch normalization: that of its start weights is folded into the convolutions, and nothing in it looks
+at the whole tile, so that tiles join without a seam.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Block:
 
 
 # Tan & Le, EfficientNet, ICML 2019, table 1; Lite0 keeps the features of B0 and leaves out squeeze-and-
-# excitation. Blocks 11 to 15 (stride 32) are not used here.
+# excitation. Blocks 8 to 15 are not used: they look far, and learn the layout of few slides by heart.
 STEM_FEATURES = 32
 ENCODER_BLOCKS = (
     Block(3, 1, 1, 16),
@@ -57,12 +57,10 @@ ENCODER_BLOCKS = (
     Block(3, 2, 6, 80),
     Block(3, 1, 6, 80),
     Block(3, 1, 6, 80),
-    Block(5, 1, 6, 112),
-    Block(5, 1, 6, 112),
-    Block(5, 1, 6, 112),
 )
-# Their outputs have a stride of 8 pixels.
-_AT_STRIDE_8 = 5
+# The blocks whose outputs the decoder sees besides the last one's, and by how much these are averaged to a
+# stride of 8: outlines follow fine detail.
+_FINE_BLOCKS: Mapping[int, int] = {0: 4, 2: 2, 4: 1}
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def _layers(config: TumorNetworkConfig) -> tuple[Any, Any]:
     x = layers.Rescaling(1 / INPUT_SCALE, -INPUT_MEAN / INPUT_SCALE, name="normalized")(colors)
     stem = expanded_features(ENCODER_BLOCKS[0], STEM_FEATURES, config.expansion_share)
     x = convolved(x, stem, "stem", kernel=3, stride=2)
-    fine = None
+    fine = []
     for number, block in enumerate(ENCODER_BLOCKS):
         before, name = x, f"block_{number}"
         if block.expansion > 1:
@@ -199,11 +197,13 @@ def _layers(config: TumorNetworkConfig) -> tuple[Any, Any]:
         x = convolved(x, block.features, f"{name}_projection", relu=False)
         if block.stride == 1 and before.shape[-1] == block.features:
             x = layers.Add(name=f"{name}_sum")([before, x])
-        if number == _AT_STRIDE_8 - 1:
-            fine = x
+        if number in _FINE_BLOCKS:
+            size = _FINE_BLOCKS[number]
+            fine.append(layers.AveragePooling2D(size, name=f"{name}_averaged")(x) if size > 1 else x)
     x = convolved(x, config.width, "decoder_coarse", relu=False)
     x = layers.UpSampling2D(2, interpolation="nearest", name="decoder_enlarged")(x)
-    x = layers.Add(name="decoder_sum")([x, convolved(fine, config.width, "decoder_fine", relu=False)])
+    detail = convolved(layers.Concatenate(name="detail")(fine), config.width, "decoder_fine", relu=False)
+    x = layers.Add(name="decoder_sum")([x, detail])
     x = layers.ReLU(6.0, name="decoder_relu")(x)
     for number in range(2):
         x = depthwise(x, 3, f"decoder_depthwise_{number}")

@@ -91,8 +91,8 @@ def regions_of(
     >>> heat = np.zeros((20, 30))
     >>> heat[5:10, 5:15] = 1
     >>> region, = regions_of(heat, 0.5, cell_px=8, size_px=(240, 160))
-    >>> round(region.area_px / 8**2)  # 5 x 10 cells, less their corners
-    49
+    >>> round(region.area_px / 8**2)  # 5 x 10 cells
+    50
     """
     if probability.ndim != 2:
         raise UsageError(f"a heat map has 2 axes, not {probability.ndim}")

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import typer
 from focus_network_2018 import write_focus_network_2018
 from machine import (
-    MIB,
     RESULTS,
     about,
     in_fresh_process,
+    memory_mib,
     peak_memory_mib,
     spread,
     table,
@@ -238,16 +238,6 @@ def write_fields(folder: str, count: int) -> None:
     for i in range(count):
         pixels = np.roll(made[i % len(made)], (7 * i, 11 * i), (0, 1))
         tifffile.imwrite(Path(folder) / f"field_{i:05d}.tif", pixels)
-
-
-def memory_mib() -> float:
-    """Return the memory that this process holds now, in MiB; NaN where the system does not say."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return float("nan")
-    import resource
-
-    return int(statm.read_text("ascii").split()[1]) * resource.getpagesize() / MIB
 
 
 class FileCounter:

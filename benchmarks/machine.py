@@ -106,6 +106,16 @@ def peak_memory_mib() -> float:
     return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
+def memory_mib() -> float:
+    """Return the memory that this process holds now, in MiB; NaN where the system does not say."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return float("nan")
+    import resource
+
+    return int(statm.read_text("ascii").split()[1]) * resource.getpagesize() / MIB
+
+
 def in_fresh_process(function: Callable[..., ResultT], *arguments: object) -> ResultT:
     """Call a module's function in a new process, so that nothing else counts in its time and memory."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

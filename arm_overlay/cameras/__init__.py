@@ -43,7 +43,7 @@ class CameraError(LinceiError):
     """A camera cannot be used: not there, unplugged, or it does not answer."""
 
 
-class CameraEnded(CameraError):
+class CameraEndedError(CameraError):
     """A film or a recording is over: there is nothing to reconnect to."""
 
 
@@ -66,8 +66,8 @@ class CameraInfo:
 class Camera(abc.ABC):
     """One camera. Open it, fetch frames, close it; or use it in a ``with`` statement.
 
-    All methods are called from one thread; `close` may be called from another while `grab` waits, and makes it
-    raise `CameraError`.
+    All methods are called from one thread; `close` may be called from another while `grab` waits, and makes
+    it raise `CameraError`.
 
     Parameters
     ----------
@@ -124,6 +124,7 @@ class Camera(abc.ABC):
 
     def set_exposure_ms(self, value: float) -> None:
         """Set the exposure time; a camera that cannot raises `CameraError`."""
+        del value
         raise self._cannot("set its exposure time")
 
     @property
@@ -133,13 +134,15 @@ class Camera(abc.ABC):
 
     def set_gain(self, value: float) -> None:
         """Set the gain; a camera that cannot raises `CameraError`."""
+        del value
         raise self._cannot("set its gain")
 
     def set_white_balance(self, red: float, blue: float) -> None:
-        """Set the camera's own factors of red and blue beside green; a camera that cannot raises `CameraError`.
+        """Set the camera's own factors of red and blue beside green.
 
-        `arm_overlay.developing` balances frames of any camera.
+        A camera that cannot raises `CameraError`; `arm_overlay.developing` balances frames of any camera.
         """
+        del red, blue
         raise self._cannot("balance colors itself")
 
     def _cannot(self, what: str) -> CameraError:

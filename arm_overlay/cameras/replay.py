@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import Camera, CameraEnded, CameraError, CameraInfo
+from arm_overlay.cameras import Camera, CameraEndedError, CameraError, CameraInfo
 from arm_overlay.cameras.polled import refuse_unknown_settings, split_settings
 from arm_overlay.frames import Frame
 from arm_overlay.recording import EMPTY_FIELD_FILE, LOG_FILE, session_folder
@@ -109,7 +109,7 @@ class ReplayCamera(Camera):
 
         Raises
         ------
-        CameraEnded
+        CameraEndedError
             After the last frame.
         CameraError
             When it was closed, a file is damaged, or no frame is due within ``timeout_s``.
@@ -118,7 +118,7 @@ class ReplayCamera(Camera):
         self._skip_late()
         if self._next >= len(self._frames):
             if not self._loop:
-                raise CameraEnded("the recording is over", self.name)
+                raise CameraEndedError("the recording is over", self.name)
             self._next, self._round = 0, self._round + 1
         due_s = self._due_s(self._next)
         if self._closed.wait(max(0.0, min(due_s, deadline_s) - time.monotonic())):

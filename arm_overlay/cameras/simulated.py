@@ -778,12 +778,14 @@ def _interesting_place(slide: Slide) -> tuple[float, float]:
     """Return a place on the slide, x and y in um, around which there is as much tumor as other tissue."""
     cv2 = opencv()
     tumor = slide.tumor_map(_SURVEY_UM).astype(np.float32)
-    near = cv2.blur(tumor, (65, 65), borderType=cv2.BORDER_CONSTANT)
+    # In what a low and in what a high objective sees.
+    unlike = sum(
+        np.abs(cv2.blur(tumor, (side, side), borderType=cv2.BORDER_CONSTANT) - 0.5) for side in (65, 25)
+    )
     # Nearer the middle of the slide where there is a choice.
     y, x = (np.linspace(-1, 1, n) for n in tumor.shape)
-    row, column = np.unravel_index(
-        int(np.argmin(np.abs(near - 0.5) + 0.2 * np.hypot(y[:, None], x[None]))), tumor.shape
-    )
+    best = np.argmin(unlike + 0.1 * np.hypot(y[:, None], x[None]))
+    row, column = np.unravel_index(int(best), tumor.shape)
     return float(column + 0.5) * _SURVEY_UM, float(row + 0.5) * _SURVEY_UM
 
 

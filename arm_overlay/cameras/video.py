@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import CameraEnded, CameraError, CameraInfo
+from arm_overlay.cameras import CameraEndedError, CameraError, CameraInfo
 from arm_overlay.cameras.polled import (
     NewestFrames,
     PolledCamera,
@@ -291,7 +291,7 @@ class _Movie(_Played):
         short = (
             f" {self._stated} frames are stated: it may be cut short." if self._read < self._stated else ""
         )
-        raise CameraEnded(f"the movie has ended after {self._read} frames.{short}", str(self._path), _LOOP)
+        raise CameraEndedError(f"the movie has ended after {self._read} frames.{short}", str(self._path), _LOOP)
 
 
 class _Images(_Played):
@@ -320,7 +320,7 @@ class _Images(_Played):
             plane = next(self._planes, None)
         if plane is None:
             if self.wait_until_due():
-                raise CameraEnded(
+                raise CameraEndedError(
                     f"the images have ended after {self._count} frames", self.camera.name, _LOOP
                 )
             return None

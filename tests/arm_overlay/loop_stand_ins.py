@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import Camera, CameraEnded, CameraError
+from arm_overlay.cameras import Camera, CameraEndedError, CameraError
 from arm_overlay.frames import Frame
 from arm_overlay.loop import Shown
 from arm_overlay.overlay import Overlay, Region
@@ -89,7 +89,7 @@ class StandInCamera(Camera):
         if self.faults.grab_error is not None:
             raise self.faults.grab_error
         if self.frames is not None and self._number >= self.frames:
-            raise CameraEnded("the film is over", self.name)
+            raise CameraEndedError("the film is over", self.name)
         if self.faults.stalls.is_set():
             self._closed.wait(timeout_s)
             raise CameraError(f"no frame came within {timeout_s:g} s", self.name)

@@ -54,7 +54,9 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[Section, Path]:
 class TestRun:
     def test_it_shows_a_movie_that_is_a_small_file_too(self, sections: tuple[Section, Path]):
         section, out = sections
-        [figure] = section.figures
+        figure, still = section.figures
+        assert not still.movie
+        assert still.pixel_size_um is not None
         movie = Picture.open(io.BytesIO(figure.movie))
         assert movie.format == "WEBP"
         assert movie.size == (480, 300)

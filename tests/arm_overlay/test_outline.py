@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arm_overlay.outline import cells_in, region_of, regions_of, scaled
+from arm_overlay.outline import cells_in, points_of, region_of, regions_of, scaled
 from arm_overlay.overlay import Region
 from lincei.errors import UsageError
 
@@ -223,3 +223,20 @@ def test_cells_are_those_whose_centers_lie_in_the_region() -> None:
     inside = cells_in([region_of(square, [hole])], (4, 5), CELL_PX)
     assert np.argwhere(inside).tolist() == [[1, 1]]
     assert not cells_in([], (4, 5), CELL_PX).any()
+
+
+def test_points_are_the_peaks_above_the_threshold() -> None:
+    heat = np.zeros((12, 20), np.float32)
+    heat[3, 4], heat[3, 5], heat[4, 5] = 0.9, 0.6, 0.5  # one peak with a slope
+    heat[8, 10] = heat[8, 11] = 0.8  # a flat one
+    heat[0, 19] = 0.7  # in the corner
+    heat[10, 2] = 0.4  # too low
+    found = points_of(heat, 0.5, cell_px=CELL_PX)
+    cells = np.array([[19, 0], [4, 3], [10.5, 8]])
+    np.testing.assert_allclose(found, (cells + 0.5) * CELL_PX - 0.5)
+    as_bytes = points_of(np.round(heat * 255).astype(np.uint8), 0.5, cell_px=CELL_PX)
+    np.testing.assert_array_equal(as_bytes, found)
+
+
+def test_no_peaks_give_no_points() -> None:
+    assert points_of(np.zeros(CELLS), 0.5, cell_px=CELL_PX).shape == (0, 2)

@@ -22,7 +22,7 @@ from loop_stand_ins import (
 from numpy.typing import NDArray
 
 from arm_overlay.annotations import read_geojson
-from arm_overlay.cameras import CameraEnded, CameraError, new_camera
+from arm_overlay.cameras import CameraEndedError, CameraError, new_camera
 from arm_overlay.cameras.replay import ReplayCamera, recorded_empty_field
 from arm_overlay.frames import Frame
 from arm_overlay.loop import Loop
@@ -337,7 +337,7 @@ def test_after_the_last_frame_the_recording_is_over_unless_it_is_to_loop(tmp_pat
     with ReplayCamera(str(session)) as camera:
         while camera.grab(10).number < 2:
             pass
-        with pytest.raises(CameraEnded, match="over"):
+        with pytest.raises(CameraEndedError, match="over"):
             camera.grab(10)
     with ReplayCamera(f"{session},loop") as camera:
         numbers = [camera.grab(10).number for _ in range(5)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import CameraError, list_cameras, new_camera, simulated
+from arm_overlay.cameras import CameraError, new_camera, simulated
 from arm_overlay.cameras.simulated import Episode, SimulatedCamera, SimulatedSettings
 from arm_overlay.frames import BAYER_PATTERNS, Frame
 from lincei.errors import UsageError
@@ -323,4 +323,5 @@ class TestSpecification:
             new_camera("simulated:slide=painted").open()
 
     def test_it_is_among_the_cameras_there_are(self):
-        assert "simulated" in [one.spec for one in list_cameras()[0]]
+        [listed] = simulated.found()
+        assert isinstance(new_camera(listed.spec), SimulatedCamera)
