@@ -51,11 +51,11 @@ class AugmentationRange:
         Share of the crops of which a part is bare glass.
     """
 
-    stain_gain: float = 0.18
-    stain_shift: float = 0.03
-    white_balance: float = 0.05
-    gamma: float = 0.12
-    mixing: float = 0.04
+    stain_gain: float = 0.28
+    stain_shift: float = 0.05
+    white_balance: float = 0.08
+    gamma: float = 0.2
+    mixing: float = 0.06
     blur_um: float = 2.0
     noise: float = 6.0
     vignetting: float = 0.25

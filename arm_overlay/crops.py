@@ -35,8 +35,8 @@ class CropRange:
         Share of the crops that have tumor at their center, where the field has some.
     """
 
-    crop_px: int = 256
-    pixel_sizes_um: tuple[float, float, float] = (0.8, 1.2, 4.2)
+    crop_px: int = 192
+    pixel_sizes_um: tuple[float, float, float] = (0.8, 1.2, 3.7)
     tumor_share: float = 0.5
 
 

@@ -187,12 +187,12 @@ def agreement(camera: SimulatedCamera, frames: Sequence[tuple[Frame, Overlay]]) 
         truth = camera.truth(frame.number)
         if overlay.blank_reason or truth.turning or not truth.tumor.any():
             continue
-        outlined = _filled(overlay)
+        outlined = filled(overlay)
         scores.append(2 * (outlined & truth.tumor).sum() / (outlined.sum() + truth.tumor.sum()))
     return float(np.mean(scores)) if scores else None
 
 
-def _filled(overlay: Overlay) -> NDArray[np.bool_]:
+def filled(overlay: Overlay) -> NDArray[np.bool_]:
     """Return which pixels of the frame lie in the regions."""
     from arm_overlay.imaging import opencv
 
@@ -218,7 +218,7 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
     # Those from before the model was there do not belong to the ten seconds.
     hidden = {why: count for why, count in statistics["blank_frames"].items() if why != LOADING}
     rows: list[tuple[str | int | float, ...]] = [
-        ("outlines a second", watched.frames_per_s),
+        ("frames answered a second", watched.frames_per_s),
         ("from camera to outline, half of the frames", f"{latency.get('p50', float('nan')):.0f} ms or less"),
         ("from camera to outline, 95 of 100 frames", f"{latency.get('p95', float('nan')):.0f} ms or less"),
     ]
@@ -236,8 +236,9 @@ def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> S
             f"camera's raw frames (1920x1200) go through the live loop, and the model {MODEL} outlines "
             "tumor: in a real microscope the green lines would appear in the eyepiece, on the tissue itself. "
             "While the objective turns or the slide moves too fast, nothing is outlined.",
-            "The program that simulates the camera takes about as much of this computer as the microscope's "
-            f"own work, so that a real camera gives more frames a second. Model: {MODEL}. File: {file}.",
+            "The network works beside the loop: between two of its answers the outline moves with the "
+            "tissue. The program that simulates the camera runs on the same computer and takes its share of "
+            f"it, which a real camera does not. Model: {MODEL}. File: {file}.",
         ),
         figures=(
             Figure(

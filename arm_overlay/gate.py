@@ -22,10 +22,11 @@ PATCHES = 8
 # frame's own where that is coarser. On simulated views of H&E (pixels of 0.29 um at 40x to 2.9 um at 4x), all
 # fields up to one depth of field away were in focus; from two (20x) to four (40x) on none was.
 RATED_PIXEL_UM = 0.65
-# Rating takes at most this share of the time, and is done at most this often.
+# Rating takes about this share of the time, and is done at most and at least this often.
 TIME_SHARE = 0.05
 INTERVAL_S = 0.1
-# Ratings in a row that it takes to change one's mind.
+LONGEST_INTERVAL_S = 0.3
+# Ratings in a row that it takes to change one's mind; after one that disagrees, the next frame is rated too.
 _AGREEING = 2
 # A slide that moves further than this while a frame is exposed is smeared, which looks like defocus.
 _SMEAR_PX = 1.5
@@ -63,7 +64,7 @@ class FocusGate:
         """Forget all ratings: another slide or objective."""
         self._out: bool | None = None
         self._disagreeing = 0
-        self._next_s = -math.inf
+        self._rated_s = self._next_s = -math.inf
 
     def is_out_of_focus(
         self,
@@ -94,7 +95,8 @@ class FocusGate:
         """
         exposure_s = (frame.exposure_ms or _USUAL_EXPOSURE_MS) / 1000
         smear_px = speed_fields_s * frame.size_px[0] * exposure_s
-        if frame.time_s < self._next_s or smear_px > _SMEAR_PX:
+        # A clock that went back, as in another recording, is no reason to wait.
+        if self._rated_s <= frame.time_s < self._next_s or smear_px > _SMEAR_PX:
             return bool(self._out)
         started_s = time.perf_counter()
         binning = rated_binning(pixel_size_um)
@@ -102,7 +104,9 @@ class FocusGate:
         if places:
             self._hear(self._rated_out(frame, developing, places, binning))
         took_s = time.perf_counter() - started_s
-        self._next_s = frame.time_s + max(INTERVAL_S, took_s / TIME_SHARE)
+        self._rated_s = frame.time_s
+        interval_s = min(max(INTERVAL_S, took_s / TIME_SHARE), LONGEST_INTERVAL_S)
+        self._next_s = frame.time_s + (0.0 if self._disagreeing else interval_s)
         return bool(self._out)
 
     def _hear(self, out: bool) -> None:

@@ -172,7 +172,7 @@ class LiveOutline:
         self._engines: dict[Path, Engine] = {}
         self._network: _Network | None = None
         self._loading: Future[_Network] | None = None
-        self._loaded_for: tuple[int, str] | None = None
+        self._loaded_for: tuple[TumorModel, str] | None = None
         self._pending: _Pending | None = None
         # Answers to frames of an earlier period (another place, model or objective) say nothing of this one.
         self._period = 0
@@ -413,9 +413,9 @@ class LiveOutline:
         objective = self._objectives.objective
         if not objective:
             return None, UNKNOWN_OBJECTIVE
-        wanted = (id(self._model), objective)
-        if wanted != self._loaded_for:
-            self._loaded_for, self._network = wanted, None
+        loaded = self._loaded_for
+        if loaded is None or loaded[0] is not self._model or loaded[1] != objective:
+            self._loaded_for, self._network = (self._model, objective), None
             self._took_s.clear()
             self._restart()
             if self._gate is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.network import OUTPUT_STRIDE, TOTAL_STRIDE
+from arm_overlay.network import ENCODER_BLOCKS, OUTPUT_STRIDE, TOTAL_STRIDE
 from arm_overlay.train_options import TrainTumorOptions
 from arm_overlay.training import BUILDER, MODEL_PIXEL_SIZE_UM
 from arm_overlay.tumor_model import INPUT_CHANNELS, OUTPUT_NAMES, PROBABILITY_MAP
@@ -151,9 +151,7 @@ def simulated_section(seed: int = 20190812) -> NDArray[np.float32]:
     return np.moveaxis(colors, -1, 0)[None].astype(np.float32)
 
 
-def drawn_section(
-    random: np.random.Generator, side_px: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def drawn_section(random: np.random.Generator, side_px: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw a section: nests of large nuclei, which stand for tumor, among small ones.
 
     Parameters
@@ -217,8 +215,8 @@ def card_in_words(
         *_pixel_table(figures["held_out"]),
         *_patch_lines(figures["held_out"]),
         "",
-        "AUC, Dice (at the threshold above) and ECE (expected calibration error) are over pixels. "
-        f"Split: {figures['split']}.",
+        "AUC, Dice (at a threshold chosen on other images) and ECE (expected calibration error) are over "
+        f"pixels. Split: {figures['split']}.",
         "",
         "These are few slides: with others, from other laboratories, expect less. Field scores at each "
         "objective, through a simulated camera and with intervals by slide, are measured by "
@@ -226,6 +224,10 @@ def card_in_words(
         "over fields of view of many slides (Nature Medicine 25:1453); that is no figure of this model.",
         "",
         f"Highest probability on bare glass: {figures['glass']['highest_probability']:.3f}.",
+        "",
+        f"It knows only tissues like those it learned from{_sets_in_words(training['sets'])}. For another "
+        "organ train a model with `lincei train-tumor` on outlined images of it. That goes for prostate too: "
+        "lincei ships no model for it, since no open prostate images with outlines were at hand.",
     ]
     if figures["other_images"]:
         lines += ["", "Measured on other images:", "", *_pixel_table(figures["other_images"])]
@@ -244,18 +246,22 @@ def card_in_words(
         "## Training",
         "",
         f"{training['fields']} images of {len(training['groups'])} groups (slides, runs or images: "
-        f"{groups}); {training['steps']} steps of {options.batch} crops; {figures['minutes']:g} minutes in all "
-        f"on {training['backend']}. Start: {training['start_from']}.",
+        f"{groups}); {training['steps']} steps of {options.batch} crops; {figures['minutes']:g} minutes in "
+        f"all on {training['backend']}. Start: {training['start_from']}.",
         *(["", "```", training["command"], "```"] if training.get("command") else []),
         *(["", f"Images: {options.data_credit}"] if options.data_credit else []),
         *(["", f"License of the model: {options.license}."] if options.license else []),
         "",
-        f"Network: EfficientNet-Lite0 to a stride of 16, {100 * config.expansion_share:g} % of its expanded "
-        f"features kept, and a decoder of {config.width} features at a stride of 8; an input pixel "
-        f"reaches at most {config.halo_px} pixels far. Probability = sigmoid({config.sharpening:g} * logit + "
-        f"{config.offset:g}) after recalibration.",
+        f"Network: the first {len(ENCODER_BLOCKS)} blocks of EfficientNet-Lite0, "
+        f"{100 * config.expansion_share:g} % of their expanded features kept, and a decoder of "
+        f"{config.width} features at a stride of 8; an input pixel reaches at most {config.halo_px} pixels "
+        f"far. Probability = sigmoid({config.sharpening:g} * logit + {config.offset:g}) after recalibration.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sets_in_words(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _pixel_table(figures: Mapping[str, Any]) -> list[str]:

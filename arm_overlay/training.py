@@ -33,7 +33,7 @@ Bools = NDArray[np.bool_]
 
 # How the network is run at each objective: coarser where the field of view is larger, so that a frame takes
 # about as long. benchmarks/tumor_fields.py measures what that costs.
-OBJECTIVES_UM: Mapping[str, float] = {"4x": 4.0, "10x": 2.0, "20x": 1.25, "40x": 1.0}
+OBJECTIVES_UM: Mapping[str, float] = {"4x": 3.5, "10x": 2.0, "20x": 1.25, "40x": 1.0}
 MODEL_PIXEL_SIZE_UM = 1.0
 # What starts from ImageNet and stays: the encoder up to a stride of 4.
 KEPT_LAYERS = ("stem", "block_0_", "block_1_", "block_2_")

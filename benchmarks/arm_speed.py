@@ -534,7 +534,7 @@ def report(
             "## bfloat16",
             _outlines_in_words(outlines, typical),
             "## A slide at rest",
-            f"One less the Dice of the outlines of consecutive frames at {typical}, that is how much flickers: "
+            f"One less the Dice of the outlines of consecutive frames at {typical}, that is what flickers: "
             + ", ".join(f"{name} {statistics.mean(values):.4f}" for name, values in unsteady.items())
             + " (mean).",
             "## A moving slide",

@@ -107,13 +107,14 @@ class DrawnSlide(Slide):
         self.nuclei = _placed_nuclei(self._layout, self._textures.cell_centers_um, random)
         self._stain_strength = float(random.uniform(0.92, 1.08))
 
-    def tumor_map(self, pixel_size_um: float) -> Mask:
-        """Return where tumor is on the whole slide, without drawing it; shape (Y, X), bool."""
+    def survey(self, pixel_size_um: float) -> tuple[Mask, Mask]:
+        """Return where tissue is on the whole slide, and where tumor is, without drawing it."""
         x_um, y_um = (
             (np.arange(max(1, round(length / pixel_size_um)), dtype=np.float64) + 0.5) * pixel_size_um
             for length in self.size_um
         )
-        return self._layout.at(x_um, y_um).nest > 0
+        tissue = self._layout.at(x_um, y_um)
+        return (tissue.tissue > 0) & (tissue.fat < 0), tissue.nest > 0
 
     def _read_into(
         self, rgb: NDArray[np.uint8], tumor: Mask, left_um: float, top_um: float, pixel_size_um: float

@@ -95,9 +95,11 @@ class Slide(abc.ABC):
         width, height = (max(1, round(length / pixel_size_um)) for length in self.size_um)
         return self.read(0, 0, (width, height), pixel_size_um)
 
-    def tumor_map(self, pixel_size_um: float) -> Mask:
-        """Return where tumor is on the whole slide; shape (Y, X), bool."""
-        return self.overview(pixel_size_um).tumor
+    def survey(self, pixel_size_um: float) -> tuple[Mask, Mask]:
+        """Return where tissue is on the whole slide, and where tumor is; both of shape (Y, X), bool."""
+        part = self.overview(pixel_size_um)
+        tissue: Mask = np.any(part.rgb < np.array(GLASS) - 12, axis=-1)
+        return tissue, part.tumor
 
     @abc.abstractmethod
     def _read_into(

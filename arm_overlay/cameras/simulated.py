@@ -224,7 +224,8 @@ class SimulatedSettings:
     def camera_model(self) -> CameraModel:
         """The camera as `arm_overlay.imaging` describes it."""
         bayer = self.bayer if self.bayer in BAYER_PATTERNS else ""
-        model = raw_camera(bayer, self.bits, size_px=self.size)
+        # The slides' glass is not quite white: exposed so far, no pixel of it is full.
+        model = raw_camera(bayer, self.bits, size_px=self.size, glass_level=1.0)
         if not bayer:
             # What comes out of the camera as colors is developed there; grays are what the sensor saw.
             gamma = 1.0 if self.bayer == "mono" else 2.2
@@ -419,11 +420,7 @@ class SimulatedCamera(PolledCamera):
         """
         time_s = number / self.settings.fps
         pixels = self._the_scene().pixels(time_s, number, self._model, self._exposure_ms, self._brightness)
-        resize_after = self.settings.resize_after
-        if resize_after is not None and time_s >= resize_after:
-            height, width = (length // 4 * 2 for length in pixels.shape[:2])
-            pixels = pixels[:height, :width]
-        return pixels
+        return self._resized(pixels, time_s)
 
     def prepare(self) -> None:
         """Draw all of the slide that will be seen, and the frames that are drawn beforehand.
@@ -469,7 +466,8 @@ class SimulatedCamera(PolledCamera):
             time.sleep(max(0.0, deadline_s - time.monotonic()))
             return None
         if settings.rendered:
-            pixels = self._the_scene().rendered(self._drawn_number(number), self._model, self._exposure_ms)
+            drawn = self._the_scene().rendered(self._drawn_number(number), self._model, self._exposure_ms)
+            pixels = self._resized(drawn, time_s)
         else:
             pixels = self.frame_pixels(number)
         objective, _ = settings.objective_at(self._drawn_number(number) / settings.fps)
@@ -489,6 +487,16 @@ class SimulatedCamera(PolledCamera):
 
     def _disconnect(self) -> None:
         """Let go of nothing: scenes are kept, since they take long to draw."""
+
+    def _resized(
+        self, pixels: NDArray[np.unsignedinteger[Any]], time_s: float
+    ) -> NDArray[np.unsignedinteger[Any]]:
+        """Return a frame as large as the camera sends it at a time."""
+        resize_after = self.settings.resize_after
+        if resize_after is None or time_s < resize_after:
+            return pixels
+        height, width = (length // 4 * 2 for length in pixels.shape[:2])
+        return pixels[:height, :width]
 
     def _prepare_rendered(self) -> None:
         scene = self._the_scene()
@@ -775,13 +783,15 @@ def _slide(name: str) -> tuple[Slide, tuple[float, float]]:
 
 
 def _interesting_place(slide: Slide) -> tuple[float, float]:
-    """Return a place on the slide, x and y in um, around which there is as much tumor as other tissue."""
+    """Return a place on the slide, x and y in um, in tissue of which about half is tumor."""
     cv2 = opencv()
-    tumor = slide.tumor_map(_SURVEY_UM).astype(np.float32)
+
+    def near(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+        return cv2.blur(mask.astype(np.float32), (side, side), borderType=cv2.BORDER_CONSTANT)
+
+    tissue, tumor = slide.survey(_SURVEY_UM)
     # In what a low and in what a high objective sees.
-    unlike = sum(
-        np.abs(cv2.blur(tumor, (side, side), borderType=cv2.BORDER_CONSTANT) - 0.5) for side in (65, 25)
-    )
+    unlike = sum(np.abs(near(tumor, side) - 0.5) - near(tissue, side) for side in (65, 25))
     # Nearer the middle of the slide where there is a choice.
     y, x = (np.linspace(-1, 1, n) for n in tumor.shape)
     best = np.argmin(unlike + 0.1 * np.hypot(y[:, None], x[None]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -500,6 +502,28 @@ def test_an_answer_to_another_place_is_dropped(
             time.sleep(0.001)
         assert overlay.blank_reason == ""
         assert overlay.regions == ()
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(outline: LiveOutline) -> None:
+    outline.set_mode("arrows")
+    frames = [frame_at(450 + 4 * abs(i % 60 - 30), 420) for i in range(60)]
+
+    def show(rounds: int, first: int) -> None:
+        for number in range(first, first + rounds):
+            frame = dataclasses.replace(frames[number % 60], time_s=number / 30, number=number)
+            assert outline.step(frame).blank_reason == ""
+
+    show(80, 0)
+    tracemalloc.start()
+    try:
+        show(60, 80)
+        before, _ = tracemalloc.get_traced_memory()
+        show(240, 140)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The smallest thing kept for each frame would be more.
+    assert after - before < 240 * 100
 
 
 def test_settings_may_be_changed_by_other_threads_while_frames_come(

@@ -139,9 +139,9 @@ class TestObjectives:
     def test_frames_report_them_where_the_microscope_does(
         self, reports: str, expected: list[str], opened, frame_where
     ):
-        found = opened(f"simulated:{COLORS},fps=10,objective=10x,changes=20x@1,reports_objective={reports}")
+        found = opened(f"simulated:{COLORS},fps=10,objective=10x,changes=20x@2.5,reports_objective={reports}")
         first = found.grab(LONG_S)
-        later = frame_where(found, lambda frame: frame.number >= 15)
+        later = frame_where(found, lambda frame: frame.number >= 29)
         assert [first.objective, later.objective] == expected
         sizes = [None, None] if reports == "no" else [pytest.approx(1.172), pytest.approx(0.586)]
         assert [first.pixel_size_um, later.pixel_size_um] == sizes
@@ -269,10 +269,11 @@ class TestFaults:
         with pytest.raises(CameraError, match="no frame came"):
             found.grab(0.1)
 
-    def test_the_size_of_the_frames_changes_under_way(self, opened, frame_where):
-        found = opened(f"simulated:{SMALL},resize_after=0.3")
+    @pytest.mark.parametrize("rendered", [0, 3])
+    def test_the_size_of_the_frames_changes_under_way(self, rendered: int, opened, frame_where):
+        found = opened(f"simulated:{SMALL},resize_after=2,rendered={rendered}")
         assert found.grab(LONG_S).size_px == (192, 128)
-        assert frame_where(found, lambda frame: frame.number > 12).size_px == (96, 64)
+        assert frame_where(found, lambda frame: frame.number >= 60).size_px == (96, 64)
 
 
 class TestSpecification:

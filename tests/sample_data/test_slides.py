@@ -92,10 +92,16 @@ class TestDrawn:
         )
         assert np.median(widest_um) > 30
 
-    def test_the_map_of_its_tumor_is_that_of_the_drawing(self, slide: DrawnSlide, overview: SlidePart):
-        found = slide.tumor_map(4.0)
-        assert found.shape == overview.tumor.shape
-        assert (found == overview.tumor).mean() > 0.995
+    def test_a_survey_tells_what_the_drawing_shows(self, slide: DrawnSlide, overview: SlidePart):
+        tissue, tumor = slide.survey(4.0)
+        assert tumor.shape == tissue.shape == overview.tumor.shape
+        assert (tumor == overview.tumor).mean() > 0.995
+        stained = np.abs(overview.rgb.astype(int) - GLASS).max(axis=-1) > 12
+        assert (tissue == stained).mean() > 0.9
+        # What every slide can do gives the same.
+        surveyed = Slide.survey(slide, 4.0)
+        assert (surveyed[0] == tissue).mean() > 0.9
+        np.testing.assert_array_equal(surveyed[1], overview.tumor)
 
     def test_tumor_is_purple_and_stroma_pink(self, slide: DrawnSlide, overview: SlidePart):
         rgb = overview.rgb.astype(float)
