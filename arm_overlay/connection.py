@@ -33,8 +33,8 @@ class Connection:
         self._camera: Camera | None = None
         self._given_up = threading.Event()
         self._thread: threading.Thread | None = None
-        # What the driver was asked for, and since when.
-        self._call, self._since_s = "open", time.monotonic()
+        # What the driver was asked for, and since when; one value, since another thread reads it.
+        self._asked = ("open", time.monotonic())
         self.name = ""
         self.interval_s: float | None = None
         self.grab_timeout_s = 1.0
@@ -54,8 +54,9 @@ class Connection:
 
     def hangs(self, now_s: float) -> bool:
         """Tell whether the driver has not come back for much longer than it may take."""
-        limit_s = HUNG_OPEN_S if self._call == "open" else self.grab_timeout_s + HUNG_GRAB_S
-        return not self.over and now_s - self._since_s > limit_s
+        call, since_s = self._asked
+        limit_s = HUNG_OPEN_S if call == "open" else self.grab_timeout_s + HUNG_GRAB_S
+        return not self.over and now_s - since_s > limit_s
 
     def give_up(self) -> None:
         """Close the camera and end the thread, without waiting: closing may hang as well."""
@@ -77,14 +78,14 @@ class Connection:
             self._learn_interval(self._camera)
             self.opened.set()
             while not self._given_up.is_set():
-                self._call, self._since_s = "grab", time.monotonic()
+                self._asked = ("grab", time.monotonic())
                 frame = self._camera.grab(self.grab_timeout_s)
                 if not self._given_up.is_set():
                     arrived(self, frame)
         except Exception as error:  # whatever a driver does wrong, the loop must go on
             self.error = error
         finally:
-            self._call, self._since_s = "close", time.monotonic()
+            self._asked = ("close", time.monotonic())
             self._close()
 
     def _learn_interval(self, camera: Camera) -> None:

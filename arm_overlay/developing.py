@@ -241,7 +241,7 @@ def _from_mosaic(frame: Frame, developing: Developing, scale: float) -> Colors:
     pixels = _readable(pixels[:height, :width])
     rows = [pixels[row::2].reshape(height // 2, width // 2, 2) for row in range(2)]
     planes = [plane for pair in rows for plane in cv2.split(pair)]
-    tables = [_curve(developing, "RGB".index(color), frame.bits) for color in frame.bayer]
+    tables = [_curve(developing, "RGB".index(color), frame) for color in frame.bayer]
     if scale <= SUPERPIXEL_SCALE:
         green, other = (place for place, color in enumerate(frame.bayer) if color == "G")
         planes[green] = cv2.addWeighted(planes[green], 0.5, planes[other], 0.5, 0)
@@ -266,9 +266,9 @@ def _from_colors(frame: Frame, developing: Developing, scale: float) -> Colors:
     shrink = max(1, int(1 / scale))
     pixels = shrunk(pixels, (max(1, width // shrink), max(1, height // shrink)))
     pixels = _resized(pixels, developed_size(frame.size_px, scale))
-    if frame.bits == 8 and developing.white_balance == (1.0, 1.0, 1.0):
+    if pixels.dtype == np.uint8 and frame.bits == 8 and developing.white_balance == (1.0, 1.0, 1.0):
         return pixels
-    tables = [_curve(developing, channel, frame.bits, linear=False) for channel in range(3)]
+    tables = [_curve(developing, channel, frame) for channel in range(3)]
     if pixels.dtype == np.uint8:
         colors: Colors = cv2.LUT(pixels, np.stack(tables, axis=-1)[None])
         return colors
@@ -315,9 +315,11 @@ def _looked_up(plane: NDArray[Any], table: NDArray[np.uint8]) -> Colors:
 
 
 @functools.lru_cache(maxsize=32)
-def _table(factor: float, gamma: float, black_level: float, bits: int, linear: bool) -> NDArray[np.uint8]:
+def _table(
+    factor: float, gamma: float, black_level: float, bits: int, deep: bool, linear: bool
+) -> NDArray[np.uint8]:
     """Return the developed value of each gray value of a camera."""
-    values = np.arange(256 if bits == 8 else 65536) / (2**bits - 1)
+    values = np.arange(65536 if deep else 256) / (2**bits - 1)
     if linear:
         light = np.clip((values - black_level) / (1 - black_level), 0, None) * factor
         values = light ** (1 / gamma)
@@ -328,9 +330,16 @@ def _table(factor: float, gamma: float, black_level: float, bits: int, linear: b
     return table
 
 
-def _curve(developing: Developing, channel: int, bits: int, *, linear: bool = True) -> NDArray[np.uint8]:
-    """Return the table of a channel."""
-    return _table(developing.white_balance[channel], developing.gamma, developing.black_level, bits, linear)
+def _curve(developing: Developing, channel: int, frame: Frame) -> NDArray[np.uint8]:
+    """Return the table of a channel of a frame."""
+    return _table(
+        developing.white_balance[channel],
+        developing.gamma,
+        developing.black_level,
+        frame.bits,
+        frame.pixels.dtype != np.uint8,
+        bool(frame.bayer),
+    )
 
 
 @functools.lru_cache(maxsize=4)

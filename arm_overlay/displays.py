@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -28,26 +29,29 @@ from lincei.errors import LinceiError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from arm_overlay.loop import Shown
-    from arm_overlay.overlay import Overlay
+    from arm_overlay.overlay import Overlay, Shown
     from arm_overlay.overlay_messages import DisplayMessage
     from arm_overlay.rendering import Style
 
 NO_DISPLAY = "none"
 _ORDINALS = ("first", "second", "third", "fourth")
 _RESOLUTION = re.compile(r"(\d+)\s*[xX]\s*(\d+)")
-_LISTING_LIMIT_S = 30.0
+_LISTING_LIMIT_S = 60.0
 
 # A process that ended is started again this long after it was started; one that never got ready, later, since
 # the next one will hardly do better at once.
 _RESTART_AFTER_S, _RETRY_AFTER_S = 0.5, 1.5
-# Starting takes half a second; more on a busy machine.
-_START_LIMIT_S = 20.0
-# A message is answered within milliseconds; a process that takes this long hangs.
-_ANSWER_LIMIT_S = 1.0
+# Starting takes half a second, but many on a busy machine, where starting anew would only take longer.
+_START_LIMIT_S = 60.0
+# A message is answered within milliseconds; a process that takes this long hangs. Where one process after
+# another does, the machine is slow: each next one has twice as long, up to the larger.
+_ANSWER_LIMIT_S, _LONGEST_ANSWER_LIMIT_S = 1.0, 16.0
 # The process takes a stale overlay away itself. One that has not said so this long before the time hangs, and
 # is ended, which takes its window away.
 _HUNG_BEFORE_S = 0.02
+# Who wakes late was held up too (stopped, or by a busy machine): what the process said may lie in the pipe,
+# and has this long to be read.
+_READ_LIMIT_S = 0.25
 # A process that is no longer wanted has this long to end by itself.
 _CLOSE_LIMIT_S = 0.5
 
@@ -335,6 +339,7 @@ class Microdisplay:
         self._ready = False
         self._lit_until_s: float | None = None
         self._unanswered_since_s: float | None = None
+        self._answer_limit_s = _ANSWER_LIMIT_S
         self._starts = 0
         self._threads = [
             threading.Thread(target=self._supervise, name="microdisplay", daemon=True),
@@ -369,7 +374,7 @@ class Microdisplay:
     @property
     def last_shown(self) -> Shown | None:
         """The last overlay that was lit; None before the first."""
-        from arm_overlay.loop import Shown
+        from arm_overlay.overlay import Shown
 
         with self._changed:
             return None if self._last_shown is None else Shown(*self._last_shown)
@@ -452,7 +457,7 @@ class Microdisplay:
 
     def reports(self) -> list[Shown]:
         """Return what was shown since this was asked last, the oldest first."""
-        from arm_overlay.loop import Shown
+        from arm_overlay.overlay import Shown
 
         with self._changed:
             shown = [Shown(*known) for known in self._shown]
@@ -575,10 +580,14 @@ class Microdisplay:
                     self._changed.wait(left_s)
                 else:
                     # What it said may be on its way through the other thread.
-                    self._changed.wait(_HUNG_BEFORE_S)
-                    again_s = self._hung_from_s(started_s)
-                    if again_s is not None and time.monotonic() > again_s and self._process is process:
-                        hung = True
+                    punctual = -left_s < _HUNG_BEFORE_S
+                    # Messages for it wake this thread too; they say nothing of the process.
+                    hung = not self._changed.wait_for(
+                        functools.partial(self._has_news, process, started_s, limit_s),
+                        _HUNG_BEFORE_S if punctual else _READ_LIMIT_S,
+                    )
+                    if hung:
+                        self._answer_limit_s = min(2 * self._answer_limit_s, _LONGEST_ANSWER_LIMIT_S)
                         break
             asked, was_ready = self._closing, self._ready
             self._ready = False
@@ -618,8 +627,12 @@ class Microdisplay:
         if self._lit_until_s is not None:
             limits.append(self._lit_until_s - _HUNG_BEFORE_S)
         if self._unanswered_since_s is not None:
-            limits.append(self._unanswered_since_s + _ANSWER_LIMIT_S)
+            limits.append(self._unanswered_since_s + self._answer_limit_s)
         return min(limits, default=None)
+
+    def _has_news(self, process: subprocess.Popen[bytes], started_s: float, limit_s: float) -> bool:
+        """Tell whether anything came after which a process does not count as hanging from then."""
+        return self._closing or self._process is not process or self._hung_from_s(started_s) != limit_s
 
     def _read_reports(self, process: subprocess.Popen[bytes]) -> None:
         """Take note of what the process reports, until it ends."""
@@ -653,6 +666,8 @@ class Microdisplay:
                     self._last_picture_s = report["time_s"]
                 self._lit_until_s = report.get("until_s")
                 self._unanswered_since_s = None
+            if kind in ("shown", "picture"):
+                self._answer_limit_s = _ANSWER_LIMIT_S
             self._changed.notify_all()
 
     def _set_trouble(self, trouble: str) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 FOCUS_MODEL = "focus-he"
 PATCHES = 8
 # Patches are rated at the binning that comes nearest to this pixel size, the focus model's reference; at the
-# frame's own where that is coarser. On simulated views of H&E (pixels of 0.29 um at 40x to 2.9 um at 4x), all
-# fields up to one depth of field away were in focus; from two (20x) to four (40x) on none was.
+# frame's own where that is coarser. Fields up to one depth of field away are in focus then, and four away are
+# not (held by tests/arm_overlay/test_focus_gate.py on real sections).
 RATED_PIXEL_UM = 0.65
 # Rating takes about this share of the time, and is done at most and at least this often.
 TIME_SHARE = 0.05

@@ -8,13 +8,15 @@ camera while the network does not; what has come into view since is not outlined
 from __future__ import annotations
 
 import math
+import os
 import statistics
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -70,7 +72,12 @@ STALE_S = 1.0
 _SLOWED = 0.8
 # Scale at which frames are followed while no model says another.
 _SCALE_WITHOUT_MODEL = 0.25
+# Scales at which nothing is resampled, and how near to one a frame is looked at there: less than a model's
+# pixel size matters.
+_CHEAP_SCALES, _TOLERANCE = (0.25, 0.5, 1.0), 0.03
 _ENGINES_KEPT = 4
+# So that frames are in time while the network needs all processors.
+_NETWORK_NICENESS = 5
 # How long the network usually takes is the median of so many answers.
 _TIMES_KEPT = 5
 
@@ -168,7 +175,7 @@ class LiveOutline:
         self._size_px: tuple[int, int] | None = None
         self._too_fast = False
         # The network's own thread, and what it does.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="arm network")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="arm network", initializer=_give_way)
         self._engines: dict[Path, Engine] = {}
         self._network: _Network | None = None
         self._loading: Future[_Network] | None = None
@@ -329,9 +336,8 @@ class LiveOutline:
         choice = network.choice if network is not None else None
         scale = _SCALE_WITHOUT_MODEL
         if choice is not None and pixel_size_um is not None:
-            wanted = pixel_size_um / choice.pixel_size_um
-            if wanted <= LARGEST_SCALE:
-                scale = wanted
+            if pixel_size_um <= LARGEST_SCALE * choice.pixel_size_um:
+                scale = scale_for(pixel_size_um, choice)
             else:
                 reason = f"pixels of {pixel_size_um:.3g} um are too coarse for the model"
         if self._objectives.objective and pixel_size_um is None:
@@ -652,6 +658,13 @@ class LiveOutline:
         )
 
 
+def _give_way() -> None:
+    """Let frames go before the network; its engine's threads, which this one starts, inherit that."""
+    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NETWORK_NICENESS)
+
+
 def _answer(engine: Engine, colors: NDArray[np.uint8], model: TumorModel) -> _Answer:
     """Run the network on a developed frame; in the worker's thread."""
     began_s = time.perf_counter()
@@ -662,6 +675,21 @@ def _answer(engine: Engine, colors: NDArray[np.uint8], model: TumorModel) -> _An
         colors = cv2.copyMakeBorder(colors, 0, bottom, 0, right, cv2.BORDER_REFLECT)
     values = engine.run_pixels(colors[np.newaxis])[model.output.name][0]
     return _Answer(values, time.perf_counter() - began_s)
+
+
+def scale_for(pixel_size_um: float, choice: NetworkChoice) -> float:
+    """Return the scale at which frames are developed for a network, or one near enough that is quick.
+
+    Parameters
+    ----------
+    pixel_size_um : float
+        Of a frame.
+    choice : NetworkChoice
+        The network, and the pixel size it is run at.
+    """
+    scale = pixel_size_um / choice.pixel_size_um
+    near = (cheap for cheap in _CHEAP_SCALES if abs(scale / cheap - 1) <= _TOLERANCE)
+    return next(near, scale)
 
 
 def _cell_px(choice: NetworkChoice, frame: Frame, colors: NDArray[np.uint8]) -> float:

@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from arm_overlay.cameras import Camera, CameraEndedError, CameraError
 from arm_overlay.connection import Connection
 from arm_overlay.loop_status import AVERAGED_FRAMES, STAGES, Event, Latencies, LoopStatus, Rate
-from arm_overlay.overlay import Overlay
+from arm_overlay.overlay import Overlay, Shown
 from lincei.batch import readable_error
 from lincei.errors import CancelledError, LinceiError
 from lincei.progress import CancelCheck
@@ -75,27 +75,6 @@ class Outliner(Protocol):
     def set_model(self, model: str) -> None:
         """Use another model."""
         ...
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A report of the display: which frame's overlay was lit, and when.
-
-    Parameters
-    ----------
-    frame_number : int
-    frame_time_s : float
-        Of the frame.
-    time_s : float
-        When its overlay was lit, on the clock of `time.monotonic`.
-    draw_ms : float
-        Time that warping and drawing took.
-    """
-
-    frame_number: int
-    frame_time_s: float
-    time_s: float
-    draw_ms: float = 0.0
 
 
 class Display(Protocol):
@@ -460,7 +439,7 @@ class Loop:
         """
         if self._records is None:
             raise LinceiError("no folder for records was given", "recording")
-        folder = self._records.start_session(self._connection.name)
+        folder = self._records.start_session(self._connection.name, interval_s=self._pace_s())
         self._say("recording", f"recording to {folder}")
 
     def stop_recording(self) -> None:
@@ -626,8 +605,7 @@ class Loop:
                 self._display.show(
                     overlay if overlay.blank_reason or not reason else _blanked(overlay, reason),
                     warp,
-                    # A model that is slower than the camera sets the pace.
-                    frame_interval_s=max(self._interval_s(), self._rate_out.interval_s or 0.0),
+                    frame_interval_s=self._pace_s(),
                     brightness=self._brightness,
                 )
                 self._show_trouble = ""
@@ -761,7 +739,10 @@ class Loop:
 
     def _end(self) -> None:
         """The film is over: answer its last frame, and end."""
-        while not self._stopping.wait(0.02) and (self._step_since_s is not None or not self._idle()):
+        # Between two threads a frame is for a moment in the hands of neither: it is looked twice.
+        idle = 0
+        while not self._stopping.wait(0.02) and idle < 2:
+            idle = idle + 1 if self._step_since_s is None and self._idle() else 0
             self._watch_model(time.monotonic())
         self._say("camera", _reason(self._connection.error))
         self._camera_trouble = "the film is over"
@@ -787,6 +768,10 @@ class Loop:
     def _interval_s(self) -> float:
         """Time between two frames: what the camera states, or what it was lately, if that is longer."""
         return max(self._connection.interval_s or 0.0, self._rate_in.interval_s or 0.0) or 0.1
+
+    def _pace_s(self) -> float:
+        """Time between two answers: a model that is slower than the camera sets the pace."""
+        return max(self._interval_s(), self._rate_out.interval_s or 0.0)
 
     def _restart_rates(self) -> None:
         """Forget an interruption: the display waits for an overlay as long as they usually are apart."""

@@ -153,7 +153,7 @@ class _Display(QObject):
         self._draw_ms = 0.0
         # What is to be reported once it is on the screen.
         self._news: dict[str, Any] | None = None
-        self._notice = notice_s > 0
+        self._notice, self._notice_s = notice_s > 0, notice_s
         self._was_lit = self._was_hidden = False
         self._waiting_for: str | None = None
         self._screen: QScreen | None = None
@@ -168,7 +168,6 @@ class _Display(QObject):
         application.primaryScreenChanged.connect(self._place)
         for screen in application.screens():
             screen.geometryChanged.connect(self._place)
-        QTimer.singleShot(round(1000 * notice_s), self._end_notice)
         self._place()
 
     def _timer(self, call: Any, *, single: bool = True) -> QTimer:
@@ -229,6 +228,9 @@ class _Display(QObject):
             self._window.setGeometry(screen.geometry())
             self._window.update()
         if self._waiting_for != "":
+            if self._notice:
+                # Its time counts from when it can be seen.
+                QTimer.singleShot(round(1000 * self._notice_s), self._end_notice)
             self._waiting_for = ""
             self._report("ready", monitor=dataclasses.asdict(found[0]))
 

@@ -28,11 +28,11 @@ UNKNOWN_OBJECTIVE = "objective unknown"
 COMMON_MAGNIFICATIONS = (1.25, 2.0, 2.5, 4.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0)
 # Views are compared up to this wide.
 _VIEW_PX = 480
-# The peak of the phase correlation holds so much when one view is the other enlarged so many times. In 96
-# changes between 4x, 10x, 20x and 40x on simulated views of H&E, a few percent of the view and a depth of
-# field apart, it was above 0.5 in 91, and 0.2 or less at wrong scales.
+# The peak of the phase correlation holds so much when one view is the other enlarged so many times; at wrong
+# scales it is 0.25 or less (held by tests/arm_overlay/test_objectives.py).
 _CERTAIN = 0.4
-# Chance makes higher peaks the fewer pixels are compared, up to 27 / sqrt(pixels); below this many it counts.
+# Chance makes higher peaks the fewer pixels are compared, as one over the root of their number; below this
+# many that counts.
 _ENOUGH_PX = 18_000
 # Views whose scales differ less than this show one objective.
 _SAME = 1.12

@@ -56,6 +56,27 @@ class Arrow:
     outside: bool = False
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A report of the display: which frame's overlay was lit, and when.
+
+    Parameters
+    ----------
+    frame_number : int
+    frame_time_s : float
+        Of the frame.
+    time_s : float
+        When its overlay was lit, on the clock of `time.monotonic`.
+    draw_ms : float
+        Time that warping and drawing took.
+    """
+
+    frame_number: int
+    frame_time_s: float
+    time_s: float
+    draw_ms: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Overlay:
     """What belongs over one frame. Positions are in pixels of that frame; displays warp them.

@@ -133,8 +133,16 @@ class Records:
             comment=comment,
         )
 
-    def start_session(self, camera: str) -> Path:
+    def start_session(self, camera: str, *, interval_s: float = 1 / 30) -> Path:
         """Begin to record what is offered from now on; return the session's folder.
+
+        Parameters
+        ----------
+        camera : str
+            What the camera is called.
+        interval_s : float
+            Time between two frames, as far as it is known: what a video is played at, and the scale of the
+            time axis. The log has each frame's own time.
 
         Raises
         ------
@@ -150,7 +158,8 @@ class Records:
         with writable_errors(folder):
             folder.mkdir(parents=True)
             self.trouble = ""
-            session = _Session(folder, self._new_pixels(folder), camera, self._settings, self._failed)
+            pixels = self._new_pixels(folder)
+            session = _Session(folder, pixels, camera, interval_s, self._settings, self._failed)
             if self._save_empty_field is not None:
                 self._save_empty_field(folder / EMPTY_FIELD_FILE)
             session.begin()
@@ -435,6 +444,7 @@ class _Session:
         folder: Path,
         pixels: _Pixels,
         camera: str,
+        interval_s: float,
         settings: Mapping[str, Any],
         failed: Callable[[str], None],
     ) -> None:
@@ -443,6 +453,7 @@ class _Session:
         self.running = True
         self._pixels = pixels
         self._camera = camera
+        self._interval_s = interval_s
         self._settings = settings
         self._failed = failed
         self._began_s = time.monotonic()
@@ -540,7 +551,7 @@ class _Session:
         if self._written % 30 == 0:
             self._check_room()
         last_s, self._last_time_s = self._last_time_s, frame.time_s
-        interval_s = frame.time_s - last_s if last_s is not None else 1 / 30
+        interval_s = frame.time_s - last_s if last_s is not None else self._interval_s
         place = self._pixels.append(frame, interval_s)
         line = {
             "kind": "frame",

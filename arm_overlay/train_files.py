@@ -214,14 +214,14 @@ def open_sets(path: str | Path) -> tuple[list[AnnotatedSet], dict[str, str] | No
         raise LinceiError("there is no such file", str(file), "Name the TOML file with the sets.") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise LinceiError(
-            f"the list of sets cannot be read ({error})", str(file), "Correct it; see docs/arm.md."
+            f"the list of sets cannot be read ({error})", str(file), "Correct it; see docs/tumor.md."
         ) from error
     entries = content.get("set")
     if not isinstance(entries, list) or not entries or set(content) - {"set", "folds"}:
         raise LinceiError(
             "the list of sets has something else than [[set]] and [folds] in it, or no set",
             str(file),
-            "Begin each set with a line [[set]]; see docs/arm.md.",
+            "Begin each set with a line [[set]]; see docs/tumor.md.",
         )
     sets = [
         _set_of(entry, file, f"{file}, set {entry.get('name', number)!r}")
@@ -388,9 +388,9 @@ def _set_of(entry: Mapping[str, Any], file: Path, where: str) -> AnnotatedSet:
         if key not in _SET_KEYS:
             raise LinceiError(f"there is no entry {key!r}", where, f"Choose from: {', '.join(_SET_KEYS)}.")
         if not isinstance(value, _SET_KEYS[key]) or isinstance(value, bool):
-            raise LinceiError(f"the entry {key!r} is {value!r}", where, "Correct it; see docs/arm.md.")
+            raise LinceiError(f"the entry {key!r} is {value!r}", where, "Correct it; see docs/tumor.md.")
     if "images" not in entry:
-        raise LinceiError("the entry 'images' is missing", where, "Add it; see docs/arm.md.")
+        raise LinceiError("the entry 'images' is missing", where, "Add it; see docs/tumor.md.")
     if entry.get("whole", "tumor") not in WHOLE:
         raise LinceiError(f"whole is {entry['whole']!r}", where, f"Choose from: {', '.join(WHOLE)}.")
     for key in ("share", "pixel_size_um"):

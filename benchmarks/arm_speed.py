@@ -39,6 +39,8 @@ SPEEDS = (0.1, 0.3, 0.6, 1.0)
 SPEED_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.5, 2.0)
 # An outline follows the slide while it loses no more Dice than this on the way to the eye.
 LOST_DICE = 0.05
+# Below this an outline is not that of the tumor, and where it lies says nothing.
+LEAST_DICE = 0.5
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -120,7 +122,7 @@ def time_loop(
 
     from arm_overlay.cameras import new_camera
     from arm_overlay.developing import developed_size
-    from arm_overlay.live import LiveOutline
+    from arm_overlay.live import LiveOutline, scale_for
     from arm_overlay.loop import Loop
     from arm_overlay.overlay import Overlay
     from arm_overlay.tumor_model import TumorModel
@@ -132,7 +134,7 @@ def time_loop(
     choice = TumorModel.open(model).for_objective(objective)
     if choice is None:
         raise SystemExit(f"the model {model} is not made for {objective}")
-    network_px = developed_size(frame_size, pixel_size_um / choice.pixel_size_um)
+    network_px = developed_size(frame_size, scale_for(pixel_size_um, choice))
     timed = TimedDisplay(_opened(display))
     counted = {"overlays": 0, "shown": 0}
 
@@ -374,7 +376,7 @@ def top_speed(rows: Sequence[tuple[float, float, int, float, float]]) -> float |
     """Return the highest speed up to which outlines follow, the upper end of the last bin that does."""
     reached = None
     for _, high, _, now, later in rows:
-        if now - later > LOST_DICE:
+        if now < LEAST_DICE or now - later > LOST_DICE:
             break
         reached = high
     return reached

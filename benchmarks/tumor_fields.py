@@ -22,7 +22,7 @@ from arm_overlay.annotated import AnnotatedField, resized
 from arm_overlay.developing import Developing, developed, white_balance_of
 from arm_overlay.field_score import field_score
 from arm_overlay.frames import Frame
-from arm_overlay.imaging import CameraModel, lit, random_view, raw_camera, recorded, seen
+from arm_overlay.imaging import CameraModel, View, lit, random_view, raw_camera, recorded, seen
 from arm_overlay.network import TOTAL_STRIDE
 from arm_overlay.train_files import open_sets, read_set
 from arm_overlay.train_options import TrainTumorOptions
@@ -93,7 +93,7 @@ class SimulatedMicroscope:
         """Return a section as the loop gets it: seen, recorded behind a mosaic, developed, resampled."""
         random = self.random
         full_well = float(np.exp(random.uniform(np.log(5000), np.log(30_000))))
-        camera = raw_camera("RGGB", 12, full_well_e=full_well)
+        camera = raw_camera("RGGB", 12, full_well_e=full_well, glass_level=0.75)
         view = random_view(random, objective)
         pixels = seen(colors, pixel_size_um, view, camera, random)
         # A mosaic has even sides.
@@ -104,7 +104,8 @@ class SimulatedMicroscope:
 
     def _developing(self, camera: CameraModel) -> Developing:
         light = np.ones((64, 96, 3), np.float32)
-        empty = recorded(lit(light, random_view(self.random, "20x", vignetting=0.0)), camera, self.random)
+        # The lamp has drifted since.
+        empty = recorded(lit(light, View(vignetting=0.0)), camera, self.random)
         return white_balance_of(
             Frame(empty, 0.0, 0, bits=12, bayer="RGGB"), Developing(black_level=camera.black_level)
         )

@@ -1,4 +1,5 @@
-"""A recorded session as a camera: its frames come at the times at which they were taken.
+"""A recorded session as a camera: its frames come at the times at which they were taken; long pauses, as when
+the camera was unplugged, are shortened.
 
 ``replay:FOLDER`` plays a session that `arm_overlay.recording` wrote, once; ``replay:FOLDER,loop`` again and
 again.
@@ -10,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,9 @@ from lincei.image import readable_errors
 
 # Between the last frame and the first of the next round, where the log does not tell.
 _INTERVAL_S = 1 / 30
+# Pauses longer than this, and than two frames, are shortened. The loop waits a second or four frames for a
+# frame: after a longer pause it would take the camera for lost and begin the recording anew.
+_LONGEST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class ReplayCamera(Camera):
             return
         try:
             folder = session_folder(self._path)
-            self._frames = list(_recorded_frames(folder))
+            self._frames = _with_short_pauses(list(_recorded_frames(folder)))
         except LinceiError as error:
             raise CameraError(error.what, error.where, error.what_to_do) from error
         if not self._frames:
@@ -130,7 +134,7 @@ class ReplayCamera(Camera):
         return Frame(
             pixels,
             time_s=due_s,
-            number=recorded.number + self._round * (self._frames[-1].number + 1),
+            number=recorded.number + self._round * (self._frames[-1].number - self._frames[0].number + 1),
             bits=recorded.bits,
             bayer=recorded.bayer,
             exposure_ms=recorded.exposure_ms,
@@ -234,6 +238,19 @@ def recorded_empty_field(spec: str) -> tuple[bool, Path | None]:
 def found() -> list[CameraInfo]:
     """Return no camera: a recording is named by its folder."""
     return []
+
+
+def _with_short_pauses(frames: list[_Recorded]) -> list[_Recorded]:
+    """Return frames whose times hold no long pauses."""
+    if len(frames) < 2:
+        return frames
+    times_s = np.array([frame.time_s for frame in frames])
+    steps_s = np.diff(times_s)
+    longest_s = max(_LONGEST_PAUSE_S, 2 * float(np.median(steps_s)))
+    shortened_s = times_s[0] + np.concatenate([[0.0], np.cumsum(np.minimum(steps_s, longest_s))])
+    return [
+        replace(frame, time_s=time_s) for frame, time_s in zip(frames, shortened_s.tolist(), strict=True)
+    ]
 
 
 def _recorded_frames(folder: Path) -> Iterator[_Recorded]:

@@ -6,6 +6,7 @@ pixels, and the folder for the pictures.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from arm_overlay.loop import Loop, NoDisplay
 from arm_overlay.operator_window import OperatorWindow
 
 MODEL, OBJECTIVE = "tumor-breast", "20x"
-SIZE_PX = (1240, 860)
+SIZE_PX, ALIGN_SIZE_PX = (1240, 860), (1240, 680)
 LIMIT_S = 240.0
 
 
@@ -65,16 +66,22 @@ def operator(camera: str, pixel_size_um: float, path: Path) -> None:
             window = OperatorWindow(loop)
             window.resize(*SIZE_PX)
             window.show()
-            wait(lambda: loop.status().frames_out > 60 and not loop.status().blank_reason)
-            wait(lambda: not loop.status().blank_reason, least_s=1.0)
+            wait(lambda: loop.status().frames_out > 60)
+            wait(lambda: shows_regions(window), least_s=2.0)
             photograph(window, path)
+
+
+def shows_regions(window: OperatorWindow) -> bool:
+    """Tell whether a picture of the window would show outlines; on a busy computer not every one does."""
+    drawn: Any = window._drawn
+    return window._state.property("kind") == "shown" and drawn is not None and bool(drawn[1].regions)
 
 
 def landmarks(camera: str, path: Path) -> None:
     """Take a picture of the window while landmarks are set."""
     with new_camera(camera) as device:
         window = AlignWindow(device, Eyepiece(), OBJECTIVE, "landmarks")
-        window.resize(*SIZE_PX)
+        window.resize(*ALIGN_SIZE_PX)
         window.show()
         there = window.landmarks
         assert there is not None
@@ -83,7 +90,7 @@ def landmarks(camera: str, path: Path) -> None:
             target = mapped(true, there.landmarks_px[there.index])[0]
             window.move_by(*np.round(target - there.cross_px))
             there.set()
-        wait(lambda: True, least_s=0.5)
+        wait(lambda: True, least_s=2.0)
         photograph(window, path)
 
 
@@ -91,18 +98,20 @@ def by_hand(camera: str, path: Path) -> None:
     """Take a picture of the window with the target of circles."""
     with new_camera(camera) as device:
         window = AlignWindow(device, Eyepiece(), OBJECTIVE, "manual")
-        window.resize(*SIZE_PX)
+        window.resize(*ALIGN_SIZE_PX)
         window.show()
         window.turn(4.0)
         window.move_by(12.0, -7.0)
-        wait(lambda: True, least_s=0.5)
+        wait(lambda: True, least_s=2.0)
         photograph(window, path)
 
 
 if __name__ == "__main__":
-    frames, pixel_size_um, out = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+    frames, pixel_size_um, out = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]).absolute()
     application()
-    still = f"file:{frames}/frame_00.png,loop"
+    # Where frames lie is nobody's business: the window shows the camera's name.
+    os.chdir(frames.parent)
+    still = f"file:{frames.name}/frame_00.png,loop"
     landmarks(still, out / "landmarks.png")
     by_hand(still, out / "by_hand.png")
-    operator(f"file:{frames},fps=10,loop", pixel_size_um, out / "operator.png")
+    operator(f"file:{frames.name},fps=30,loop", pixel_size_um, out / "operator.png")

@@ -397,17 +397,19 @@ def modes_picture() -> Picture.Image:
 
 def windows() -> dict[str, Picture.Image]:
     """Return pictures of the operator's windows, made in a process without TensorFlow."""
-    views, pixel_size_um = slide_views(9)
+    views, pixel_size_um = slide_views(60)
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames"
         frames.mkdir()
         # To the right and back, so that the slide never jumps.
         for number, view in enumerate([*views, *views[-2:0:-1]]):
-            Picture.fromarray(view).save(frames / f"frame_{number:02d}.png", compress_level=1)
+            # Small, so that reading them takes less time than a camera's frames do.
+            small = Picture.fromarray(view).reduce(2)
+            small.save(frames / f"frame_{number:02d}.png", compress_level=1)
         environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "LINCEI_ARM": str(Path(folder) / "arm")}
         script = str(HERE / "arm_windows.py")
         subprocess.run(
-            [sys.executable, script, str(frames), str(pixel_size_um), folder], env=environment, check=True
+            [sys.executable, script, str(frames), str(2 * pixel_size_um), folder], env=environment, check=True
         )
         return {
             name: Picture.open(Path(folder) / f"{name}.png").convert("RGB")
@@ -423,7 +425,7 @@ def align_picture(landmarks: Picture.Image, by_hand: Picture.Image) -> Picture.I
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     light = cv2.warpPerspective(fiducial, matrix, FRAME_PX, flags=flags)[..., None]
     seen = np.clip(0.6 * tissue + 0.25 * light, 0, 255).astype(np.uint8)
-    width, height = 620, 430
+    width, height = 620, 350
     panels = {
         "automatic: what the display shows": Picture.fromarray(fiducial).convert("RGB"),
         "automatic: what the camera sees then (computed)": Picture.fromarray(seen),
@@ -441,16 +443,16 @@ def align_picture(landmarks: Picture.Image, by_hand: Picture.Image) -> Picture.I
 
 def tumor_picture() -> Picture.Image:
     """Return a tile of lymph node with what ``lincei tumor`` writes of it."""
-    path = folder_of("he_lymph_node_10x") / "images" / "10670.png"
+    path = folder_of("he_lymph_node_10x") / "images" / "10072.png"
     colors = np.asarray(Picture.open(path).convert("RGB"))
     with tempfile.TemporaryDirectory() as folder:
         tumor_files([str(path)], folder, arm_overlay.TumorOptions(pixel_size_um=1.0))
-        drawn = np.asarray(Picture.open(Path(folder) / "10670.outline.png").convert("RGB"))
-        probability = open_image(Path(folder) / "10670.probability.tif").read()[0, 0, 0]
+        drawn = np.asarray(Picture.open(Path(folder) / "10072.outline.png").convert("RGB"))
+        probability = open_image(Path(folder) / "10072.probability.tif").read()[0, 0, 0]
     panels = {
         "the image": colors,
-        "10670.outline.png": drawn,
-        "10670.probability.tif": map_to_rgb(probability, 0, 1),
+        "10072.outline.png": drawn,
+        "10072.probability.tif": map_to_rgb(probability, 0, 1),
     }
     return grid(panels, columns=3)
 

@@ -25,11 +25,12 @@ def two_monitors_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoM
 
 
 @pytest.fixture
-def two_monitors(two_monitors_once: TwoMonitors, monkeypatch: pytest.MonkeyPatch) -> TwoMonitors:
+def two_monitors(two_monitors_once: TwoMonitors, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoMonitors]:
     """Be on a desktop with two monitors: DUMMY0, 1600x900, the operator's; DUMMY1, 1280x720, on its right."""
     two_monitors_once.restore()
     _use(two_monitors_once, monkeypatch)
-    return two_monitors_once
+    yield two_monitors_once
+    two_monitors_once.restore()
 
 
 @pytest.fixture(scope="session")

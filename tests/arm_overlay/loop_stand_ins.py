@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from arm_overlay.cameras import Camera, CameraEndedError, CameraError
 from arm_overlay.frames import Frame
-from arm_overlay.loop import Shown
 from arm_overlay.overlay import Overlay, Region
 
 # Events are waited for this long: much longer than they take on a busy machine.

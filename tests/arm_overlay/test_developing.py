@@ -128,6 +128,14 @@ def test_frames_are_read_however_they_lie_in_memory() -> None:
         np.testing.assert_array_equal(developed(Frame(pixels, 0.0, 0, 8, "RGGB"), LINEAR, 0.5), plain)
 
 
+def test_pixels_stored_wider_or_narrower_than_their_bits_are_read() -> None:
+    scene = quadrants()
+    wide = Frame(mosaic(scene, "RGGB").astype(np.uint16), 0.0, 0, 8, "RGGB")
+    np.testing.assert_allclose(middles(developed(wide, LINEAR, 0.5)), middles(scene), atol=1)
+    narrow = Frame(np.full((16, 16, 3), 255, np.uint8), 0.0, 0, 10)
+    assert developed(narrow).max() == round(255 * 255 / 1023)
+
+
 def test_a_frame_of_odd_sides_is_developed() -> None:
     for scale in (0.5, 1.0):
         colors = developed(raw(quadrants(97, 161)), LINEAR, scale)

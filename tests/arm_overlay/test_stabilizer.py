@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from arm_overlay.stabilizer import MotionTracker, Stabilizer, correlated, has_structure, motion_picture
+from arm_overlay.stabilizer import (
+    CERTAIN,
+    MotionTracker,
+    Stabilizer,
+    correlated,
+    has_structure,
+    motion_picture,
+)
 from lincei.metrics import dice
 
 VIEW = (400, 260)
@@ -64,6 +73,28 @@ def test_pictures_are_left_as_they_are() -> None:
     correlated(*pictures)
     for picture, copy in zip(pictures, copies, strict=True):
         np.testing.assert_array_equal(picture, copy)
+
+
+def test_on_real_tissue_one_place_is_told_from_another(real_data: Path) -> None:
+    sections = [
+        cv2.imread(str(path))[::2, ::2]
+        for path in sorted((real_data / "he_breast_40x" / "images").glob("*.jpg"))
+    ]
+    random = np.random.default_rng(0)
+
+    def picture(section: NDArray[np.uint8], x: int, y: int) -> NDArray[np.float32]:
+        part = cv2.GaussianBlur(section[y : y + 600, x : x + 960], (0, 0), 4)
+        noisy = np.clip(part + random.normal(0, 4, part.shape), 0, 255).astype(np.uint8)
+        return motion_picture(noisy)[0]
+
+    for section in sections:
+        for x, y in ((100, 50), (300, 300)):
+            _, certainty = correlated(picture(section, x, y), picture(section, x + 288, y))
+            assert certainty > 1.5 * CERTAIN
+            for other in sections:
+                if other is not section:
+                    _, certainty = correlated(picture(section, x, y), picture(other, x, y))
+                    assert certainty < CERTAIN / 2
 
 
 def test_a_slide_at_rest_does_not_drift() -> None:

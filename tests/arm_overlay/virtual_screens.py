@@ -23,10 +23,14 @@ RGB = NDArray[np.uint8]
 
 OPERATOR, EYEPIECE = "DUMMY0", "DUMMY1"
 OPERATOR_SIZE, EYEPIECE_SIZE = (1600, 900), (1280, 720)
+# Of the eyepiece's monitor as well.
+OTHER_SIZE = (1024, 768)
 # Of the desktop, so that a black window is told from no window.
 DESKTOP_RGB = (90, 20, 60)
 
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 60.0
+# A server that is looked at by another client at the same moment may not know a mode.
+_XRANDR_LIMIT_S = 30.0
 _ALL_PLANES = 0xFFFFFFFF
 _Z_PIXMAP = 2
 
@@ -192,14 +196,18 @@ class TwoMonitors(VirtualScreens):
         super().__init__(display)
         # Names of the monitors that tell what they are.
         self._told: set[str] = set()
+        # Whether anything was changed since both were plugged in.
+        self.changed = True
 
     def restore(self) -> None:
         """Plug both in as they were at the start."""
-        self.xrandr("--output", EYEPIECE, "--off")
-        self.xrandr("--output", OPERATOR, "--mode", _mode(OPERATOR_SIZE), "--pos", "0x0", "--primary")
-        self.plug_in()
-        for name in tuple(self._told):
-            self.set_edid(name, b"")
+        if self.changed:
+            self.xrandr("--output", EYEPIECE, "--off")
+            self.xrandr("--output", OPERATOR, "--mode", _mode(OPERATOR_SIZE), "--pos", "0x0", "--primary")
+            self.plug_in()
+            for name in tuple(self._told):
+                self.set_edid(name, b"")
+            self.changed = False
         self.move_pointer(10, 10)
         self.refresh_desktop()
 
@@ -214,13 +222,20 @@ class TwoMonitors(VirtualScreens):
 
     def xrandr(self, *arguments: str) -> None:
         """Change the monitors."""
-        subprocess.run(
-            ["xrandr", *arguments],
-            env={**os.environ, "DISPLAY": self.display},
-            stdout=subprocess.DEVNULL,
-            check=True,
-            timeout=30,
-        )
+        self.changed = True
+        end_s = time.monotonic() + _XRANDR_LIMIT_S
+        while True:
+            done = subprocess.run(
+                ["xrandr", *arguments],
+                env={**os.environ, "DISPLAY": self.display},
+                capture_output=True,
+                text=True,
+                timeout=_START_LIMIT_S,
+            )
+            if done.returncode == 0:
+                return
+            assert time.monotonic() < end_s, f"xrandr {' '.join(arguments)}: {done.stderr.strip()}"
+            time.sleep(0.1)
 
     def operator_pixels(self) -> RGB:
         """Return what the operator's monitor shows."""
@@ -291,7 +306,7 @@ def edid_of(maker: str, model: str, serial: str) -> bytes:
     return bytes(edid)
 
 
-def until(holds: Callable[[], Any], what: str, limit_s: float = 30.0) -> None:
+def until(holds: Callable[[], Any], what: str, limit_s: float = 60.0) -> None:
     """Wait until something holds; fail when it does not."""
     end_s = time.monotonic() + limit_s
     while not holds():
@@ -315,9 +330,9 @@ def two_monitor_server(folder: Path) -> Iterator[TwoMonitors]:
     with _server([*command, "-novtswitch", "-sharevts"], folder, "xrandr") as display:
         screens = TwoMonitors(display)
         try:
-            for name, size in ((OPERATOR, OPERATOR_SIZE), (EYEPIECE, EYEPIECE_SIZE)):
-                with contextlib.suppress(subprocess.CalledProcessError):
-                    screens.xrandr("--addmode", name, _mode(size))
+            # A monitor that is not plugged in lists no mode but those added.
+            for name, size in ((OPERATOR, OPERATOR_SIZE), (EYEPIECE, EYEPIECE_SIZE), (EYEPIECE, OTHER_SIZE)):
+                screens.xrandr("--addmode", name, _mode(size))
             screens.restore()
             yield screens
         finally:
