@@ -168,15 +168,23 @@ class AlignWindow(QWidget):
         page.addWidget(notice())
         page.addLayout(row, 1)
         add_keys(self, self._keys())
+        add_keys(self, self._held_keys(), repeat=True)
 
     def _keys(self) -> list[tuple[str, Callable[[], object]]]:
         keys: list[tuple[str, Callable[[], object]]] = [("S", self.save), ("Escape", self.close)]
-        for name, dx, dy in (("Left", -1, 0), ("Right", 1, 0), ("Up", 0, -1), ("Down", 0, 1)):
-            keys.append((name, partial(self.move_by, dx, dy)))
-            keys.append((f"Shift+{name}", partial(self.move_by, _FAR_PX * dx, _FAR_PX * dy)))
         if self.landmarks is not None:
             keys += [("Return", self.set_landmark), ("Enter", self.set_landmark)]
             keys += [("N", partial(self.go_on, 1)), ("P", partial(self.go_on, -1))]
+        if self.manual is not None:
+            keys.append(("M", self.mirror))
+        return keys
+
+    def _held_keys(self) -> list[tuple[str, Callable[[], object]]]:
+        """Return the keys that go on while they are held."""
+        keys: list[tuple[str, Callable[[], object]]] = []
+        for name, dx, dy in (("Left", -1, 0), ("Right", 1, 0), ("Up", 0, -1), ("Down", 0, 1)):
+            keys.append((name, partial(self.move_by, dx, dy)))
+            keys.append((f"Shift+{name}", partial(self.move_by, _FAR_PX * dx, _FAR_PX * dy)))
         if self.manual is not None:
             for name, factor, degrees in (("", 1.002, 0.1), ("Ctrl+", 1.02, 2.0)):
                 # Where plus takes a shift, the key alone does too.
@@ -185,7 +193,6 @@ class AlignWindow(QWidget):
                 keys.append((f"{name}-", partial(self.stretch, 1 / factor)))
                 keys.append((f"{name}]", partial(self.turn, degrees)))
                 keys.append((f"{name}[", partial(self.turn, -degrees)))
-            keys.append(("M", self.mirror))
         return keys
 
     # -- what the keys do ---------------------------------------------------------------------------------

@@ -25,12 +25,13 @@ from arm_overlay.display_alignment import (
     Alignment,
     AlignmentError,
     Residual,
-    check_objective,
+    align_command_for,
     display_key,
     fit_alignment,
     load_alignment,
     manual_matrix,
     mapped,
+    objective_name,
     residual_of,
     save_alignment,
 )
@@ -158,13 +159,19 @@ def run_align(
     AlignmentError
         When it cannot be done; the sentence says why.
     """
-    check_objective(objective)
+    objective = objective_name(objective)
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}", "--method", f"Choose from: {', '.join(METHODS)}.")
     if check and start_from:
         raise UsageError(
             "an alignment is either started from another or checked", "--check", "Do one, then the other."
         )
+    if scale != 1.0 and not start_from:
+        raise UsageError(
+            "--scale belongs to --start-from", "", "Name the other objective with --start-from too."
+        )
+    if not 0 < scale < math.inf:
+        raise UsageError(f"--scale is {scale:g}", "", "It must be above 0; 1 keeps the size.")
     if display.strip() in ("", "none"):
         raise UsageError(
             "no display was named", "--display", "Name one; `lincei arm displays` lists those there are."
@@ -284,7 +291,7 @@ def judged(alignment: Alignment, residual: Residual, good_px: float) -> Aligned:
         f"(largest {residual.max_px:.2f})"
     )
     if not good:
-        again = f"align again: `lincei arm align --objective {alignment.objective}`."
+        again = f"align again: `{align_command_for(alignment.objective)}`."
         return Aligned(alignment, residual, False, f"{text}; {again}")
     if alignment.confirmed:
         return Aligned(alignment, residual, True, f"{text}; it is good.")
@@ -851,7 +858,7 @@ def _started_from(
     path = save_alignment(seeded)
     sentence = (
         f"The alignment of {objective} was started from that of {start_from}. It is not used before it was "
-        f"checked: `lincei arm align --check --objective {objective}`."
+        f"checked: `{align_command_for(objective, '--check')}`."
     )
     return Aligned(seeded, None, False, sentence, path)
 

@@ -6,6 +6,7 @@ Both count pixels from the image's corner, so that the center of the first pixel
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ _CENTER = 0.5
 # QuPath's color of the class Tumor.
 _TUMOR_RGB = (200, 0, 0)
 _DECIMALS = 2
+_SAVE_ROIS = "Save it again from ImageJ: ROI Manager, More, Save."
 # The segments of a path in an ImageJ composite selection (java.awt.geom.PathIterator).
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0
 
@@ -218,7 +220,7 @@ def read_rois(path: str | Path) -> list[Annotation]:
     roifile = imported("roifile")
     path = Path(path)
     found = []
-    with readable_errors(path):
+    with readable_errors(path), _roi_errors(path):
         for name, content in _roi_files(path):
             roi = roifile.ImagejRoi.frombytes(content)
             if roi.roitype in _without_area(roifile) or roi.subtype in (
@@ -363,9 +365,24 @@ def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
         yield path.stem, path.read_bytes()
         return
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.lower().endswith(".roi"):
-                yield Path(name).stem, archive.read(name)
+        names = [name for name in archive.namelist() if name.lower().endswith(".roi")]
+        if not names:  # another archive: no outlines would mean no tumor
+            raise LinceiError("there is no ROI in this archive", str(path), _SAVE_ROIS)
+        for name in names:
+            yield Path(name).stem, archive.read(name)
+
+
+@contextlib.contextmanager
+def _roi_errors(path: Path) -> Iterator[None]:
+    """Say how a damaged file of ROIs is made again; what is wrong with the disk is said elsewhere."""
+    try:
+        yield
+    except (LinceiError, OSError, MemoryError):
+        raise
+    except Exception as error:  # roifile and zipfile raise errors of many kinds
+        raise LinceiError(
+            f"it is damaged, or holds no ROIs of ImageJ ({error})", str(path), _SAVE_ROIS
+        ) from error
 
 
 def _without_area(roifile: Any) -> tuple[Any, ...]:

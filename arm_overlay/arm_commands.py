@@ -21,7 +21,7 @@ import typer
 
 from arm_overlay.settings import ArmOptions, arm_options
 from lincei.command import new_application, options_command, stoppable
-from lincei.errors import UsageError
+from lincei.errors import LinceiError, UsageError
 from lincei.image import put_in_place, replacing, writable_errors
 from lincei.progress import CancelCheck
 
@@ -154,7 +154,7 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
             if options.record:
                 loop.start_recording()
             if with_window:
-                _run_window(loop, colors.developing, ended)
+                _run_window(loop, colors, ended)
             else:
                 _run_without_window(loop, ended)
         finally:
@@ -269,7 +269,9 @@ def empty_field_command(
     """Take white balance and flat field from empty glass: move the slide aside, then run this."""
     from arm_overlay.cameras import new_camera
     from arm_overlay.developing import flat_field_of, white_balance_of, write_developing
+    from arm_overlay.display_alignment import objective_name
 
+    objective = objective_name(objective) if objective else ""
     with stoppable() as cancelled, new_camera(camera) as device:
         _set_up(device, exposure_ms, gain)
         frame = _averaged(device, cancelled)
@@ -306,6 +308,7 @@ class _Colors:
         self._camera, self._objective = options.camera, options.objective
         # What was recorded or named is used throughout; what was stored goes with the objective.
         self._follows = not options.empty_field and not options.camera.startswith("replay:")
+        self._path = _empty_field_of(options.camera, options.objective)
         self.developing = _developing(options)
 
     def developed(self, frame: Frame) -> Any:
@@ -321,16 +324,30 @@ class _Colors:
         write_developing(path, self.developing)
 
     def follow(self, objective: str, use: Callable[[Developing], object]) -> None:
-        """Use the empty field of another objective, where one was taken."""
+        """Use the empty field of another objective; without one, only the white balance goes on.
+
+        How light falls off toward the border differs between objectives: another's flat field would darken or
+        brighten tissue.
+        """
         from arm_overlay.developing import read_developing
 
         if not self._follows or not objective or objective == self._objective:
             return
         self._objective = objective
-        path = empty_field_file(self._camera, objective)
-        if path.is_file():
-            self.developing = read_developing(path)
-            use(self.developing)
+        before, self._path = self._path, _empty_field_of(self._camera, objective)
+        if self._path == before:
+            return
+        problem = f"no empty field was taken for {objective}"
+        if self._path is not None:
+            try:
+                self.developing = read_developing(self._path)
+                problem = ""
+            except LinceiError as error:
+                problem = str(error)
+        if problem:
+            self.developing = dataclasses.replace(self.developing, flat_field=None)
+            _say(f"Colors are balanced as before, and the light of {objective} is not evened: {problem}")
+        use(self.developing)
 
 
 class _Ending:
@@ -390,7 +407,7 @@ def _run_without_window(loop: Loop, ended: Callable[[], bool]) -> None:
             _say(", ".join(parts))
 
 
-def _run_window(loop: Loop, developing: Developing, ended: Callable[[], bool]) -> None:
+def _run_window(loop: Loop, colors: _Colors, ended: Callable[[], bool]) -> None:
     """Show the operator's window until it is closed or the run is over."""
     from PySide6.QtCore import QTimer
 
@@ -398,10 +415,16 @@ def _run_window(loop: Loop, developing: Developing, ended: Callable[[], bool]) -
     from arm_overlay.operator_window import OperatorWindow
 
     program = application()
-    window = OperatorWindow(loop, developing)
+    window = OperatorWindow(loop, colors.developing)
     window.show()
+
+    def look() -> None:
+        window.developing = colors.developing
+        if ended():
+            program.quit()
+
     timer = QTimer()
-    timer.timeout.connect(lambda: program.quit() if ended() else None)
+    timer.timeout.connect(look)
     timer.start(100)
     program.exec()
     timer.stop()
@@ -416,12 +439,6 @@ def _check(options: ArmOptions) -> bool:
             "no camera was named",
             "--camera",
             "Name one, here or in a settings file; `lincei arm cameras` lists those there are.",
-        )
-    if len(options.field_of_view) not in (0, 3):
-        raise UsageError(
-            f"--field-of-view has {len(options.field_of_view)} numbers",
-            "",
-            "It needs three: x and y of the center and the diameter, such as 0.5,0.5,0.9.",
         )
     new_camera(options.camera)
     with_window = options.window and _has_screen()
@@ -490,12 +507,18 @@ def _developing(options: ArmOptions) -> Developing:
 
         developed, path = recorded_empty_field(rest)
         return NEUTRAL if developed or path is None else read_developing(path)
-    for path in (empty_field_file(options.camera, name) for name in (options.objective, "")):
-        if path.is_file():
-            _say(f"Colors are balanced with {path}.")
-            return read_developing(path)
+    stored = _empty_field_of(options.camera, options.objective)
+    if stored is not None:
+        _say(f"Colors are balanced with {stored}.")
+        return read_developing(stored)
     _say("Colors are not balanced: no empty field was taken with `lincei arm empty-field` for this camera.")
     return NEUTRAL
+
+
+def _empty_field_of(camera: str, objective: str) -> Path | None:
+    """Return the empty field that was taken for a camera and an objective, or for the camera at all."""
+    paths = (empty_field_file(camera, name) for name in (objective, ""))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _averaged(camera: Camera, cancelled: CancelCheck) -> Frame:

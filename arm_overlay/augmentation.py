@@ -176,10 +176,10 @@ def photographed(
     loss = random.uniform(0, limits.vignetting) * (random.random() < 0.4)
     if loss > 0.01:
         # The crop lies anywhere in a field of view about four times as wide.
-        center_y, center_x = random.uniform(-1.5, 2.5, 2)
+        center_y, center_x = (float(value) for value in random.uniform(-1.5, 2.5, 2))
         y = (np.arange(height, dtype=np.float32) / height - center_y)[:, None]
         x = (np.arange(width, dtype=np.float32) / width - center_x)[None]
-        light = light * (1 - loss * np.minimum(1, (x * x + y * y) / 8))[..., None]
+        light = light * (1 - float(loss) * np.minimum(1, (x * x + y * y) / 8))[..., None]
     mixing = random.normal(0, limits.mixing, (3, 3))
     np.fill_diagonal(mixing, 0)
     matrix = np.eye(3) + mixing - np.diag(mixing.sum(axis=1))  # white stays white

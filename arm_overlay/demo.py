@@ -22,6 +22,7 @@ from sample_data.slides import open_slide
 if TYPE_CHECKING:
     from arm_overlay.cameras.simulated import SimulatedCamera
     from arm_overlay.frames import Frame
+    from arm_overlay.live import LiveOutline
     from arm_overlay.overlay import Overlay
 
 MODEL = "tumor-breast"
@@ -126,19 +127,14 @@ def watch(progress: ProgressCallback | None = None, cancelled: CancelCheck | Non
             frames.append((frame, overlay))
 
     with LiveOutline(model=MODEL, precision="float32") as live:
+        # What happens to the slide is timed from when the camera is opened: the model is to be there by then.
+        _load(live, progress, cancelled)
         loop = Loop(lambda: new_camera(CAMERA), live, model=MODEL)
         loop.add_listener(listen)
         with loop:
             deadline_s = time.monotonic() + START_LIMIT_S
             while not started.wait(0.1):
-                stop_if_cancelled(cancelled)
-                report(progress, Progress("loading the model", 0, 0))
-                if time.monotonic() > deadline_s:
-                    raise LinceiError(
-                        f"the model gave no answer within {START_LIMIT_S:g} s",
-                        f"model {MODEL}",
-                        "See `lincei doctor`.",
-                    )
+                _wait_for_model(deadline_s, progress, cancelled)
             began_s, before = time.monotonic(), loop.status().frames_out
             while (gone_s := time.monotonic() - began_s) < SECONDS:
                 stop_if_cancelled(cancelled)
@@ -147,6 +143,30 @@ def watch(progress: ProgressCallback | None = None, cancelled: CancelCheck | Non
             answered = loop.status().frames_out - before
             statistics = loop.statistics()
     return Watched(tuple(frames), statistics, answered / gone_s)
+
+
+def _load(live: LiveOutline, progress: ProgressCallback | None, cancelled: CancelCheck | None) -> None:
+    """Show the camera's first frame until the model is there."""
+    from arm_overlay.cameras import new_camera
+    from arm_overlay.live import LOADING
+
+    deadline_s = time.monotonic() + START_LIMIT_S
+    with new_camera(CAMERA) as camera:
+        frame = camera.grab(START_LIMIT_S)
+    while live.step(frame).blank_reason == LOADING:
+        _wait_for_model(deadline_s, progress, cancelled)
+
+
+def _wait_for_model(
+    deadline_s: float, progress: ProgressCallback | None, cancelled: CancelCheck | None
+) -> None:
+    """Say that the model is loaded, and raise when that has taken too long."""
+    stop_if_cancelled(cancelled)
+    report(progress, Progress("loading the model", 0, 0))
+    if time.monotonic() > deadline_s:
+        raise LinceiError(
+            f"the model gave no answer within {START_LIMIT_S:g} s", f"model {MODEL}", "See `lincei doctor`."
+        )
 
 
 def movie_of(frames: Sequence[tuple[Frame, Overlay]]) -> bytes:
@@ -194,15 +214,10 @@ def agreement(camera: SimulatedCamera, frames: Sequence[tuple[Frame, Overlay]]) 
 
 def filled(overlay: Overlay) -> NDArray[np.bool_]:
     """Return which pixels of the frame lie in the regions."""
-    from arm_overlay.imaging import opencv
+    from arm_overlay.outline import cells_in
 
     width, height = overlay.frame_size_px
-    mask = np.zeros((height, width), np.uint8)
-    for region in overlay.regions:
-        opencv().fillPoly(mask, [np.rint(region.exterior).astype(np.int32)], 1)
-        for hole in region.holes:
-            opencv().fillPoly(mask, [np.rint(hole).astype(np.int32)], 0)
-    return mask > 0
+    return cells_in(overlay.regions, (height, width), 1.0)
 
 
 def _section(watched: Watched, movie: bytes, file: str, dice: float | None) -> Section:

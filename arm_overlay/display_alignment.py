@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arm_overlay.imaging import opencv
-from lincei.errors import LinceiError
+from arm_overlay.tumor_model import magnification
+from lincei.errors import LinceiError, UsageError
 from lincei.image import replacing
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ _PAYS = 0.9
 # Spread across over spread along: below this, points lie on a line as far as a fit is concerned.
 _NARROWEST = 0.05
 _SMALLEST_SCALE, _LARGEST_SCALE = 0.02, 50.0
-_OBJECTIVE = re.compile(r"\d+(\.\d+)?x")
 
 
 class AlignmentError(LinceiError):
@@ -153,7 +153,7 @@ class Alignment:
             one's: 1 unless the magnification is changed between the two (a magnification changer behind the
             beam splitter). The middle of the camera's view stays where it is.
         """
-        check_objective(objective)
+        objective = objective_name(objective)
         center = self.to_display(_center(self.camera_size_px)[None])[0]
         about = _shift(center) @ np.diag([scale, scale, 1.0]) @ _shift(-center)
         return dataclasses.replace(
@@ -364,16 +364,23 @@ def check_map(matrix: NDArray[np.float64], camera_size_px: tuple[int, int]) -> N
         )
 
 
-def check_objective(objective: str) -> None:
-    """Refuse what is no objective's name.
+def objective_name(objective: str) -> str:
+    """Return the name under which an objective's things are stored: that of ``"20X"`` is ``"20x"``.
 
     Raises
     ------
-    AlignmentError
-        It says how objectives are named.
+    UsageError
+        When this is no objective; it says how they are named.
     """
-    if not _OBJECTIVE.fullmatch(objective):
-        raise AlignmentError(f"there is no objective {objective!r}", "--objective", "Write it as 20x.")
+    try:
+        return f"{magnification(objective):g}x"
+    except LinceiError as error:
+        raise UsageError(error.what, "--objective", error.what_to_do) from error
+
+
+def align_command_for(objective: str, *flags: str) -> str:
+    """Return the command that aligns for an objective, for a sentence."""
+    return " ".join(["lincei arm align --camera ... --display ... --objective", objective, *flags])
 
 
 def display_key(monitor: Monitor) -> str:
@@ -412,7 +419,7 @@ def alignment_file(
     objective: str, camera_size_px: tuple[int, int], display: str, display_size_px: tuple[int, int]
 ) -> Path:
     """Return where an alignment is stored."""
-    check_objective(objective)
+    objective = objective_name(objective)
     sizes = "_".join(f"{width}x{height}" for width, height in (display_size_px, camera_size_px))
     slug = re.sub(r"[^A-Za-z0-9]+", "-", display).strip("-") or "display"
     return arm_folder() / "alignments" / f"{slug}_{sizes}_{objective}.json"
@@ -471,8 +478,9 @@ def load_alignment(
         When there is none, it was made for another camera size or display, it is not confirmed, or its file
         is damaged; the sentence says which, and what to do.
     """
+    objective = objective_name(objective)
     path = alignment_file(objective, camera_size_px, display, display_size_px)
-    again = f"Run `lincei arm align --objective {objective}`."
+    again = f"Run `{align_command_for(objective)}`."
     if not path.is_file():
         raise AlignmentError(
             f"camera and display are not aligned for {objective}{_what_differs(objective)}",
@@ -499,7 +507,7 @@ def load_alignment(
             f"the alignment of {objective} was started from that of {alignment.seeded_from} and nobody has "
             "confirmed it yet",
             display,
-            f"Run `lincei arm align --check --objective {objective}`.",
+            f"Run `{align_command_for(objective, '--check')}`.",
         )
     return alignment
 

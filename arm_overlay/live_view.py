@@ -137,7 +137,9 @@ class LiveView(QWidget):
         painter.end()
 
 
-def add_keys(window: QWidget, keys: Sequence[tuple[str, Callable[[], object]]]) -> None:
+def add_keys(
+    window: QWidget, keys: Sequence[tuple[str, Callable[[], object]]], *, repeat: bool = False
+) -> None:
     """Make keys work wherever in a window the focus is; only a field that takes text takes letters first.
 
     Parameters
@@ -145,11 +147,15 @@ def add_keys(window: QWidget, keys: Sequence[tuple[str, Callable[[], object]]]) 
     window : QWidget
         The window.
     keys : sequence of tuple
-        Qt's name of a key, such as ``"Shift+Left"``, and what it does; a key that is held repeats.
+        Qt's name of a key, such as ``"Shift+Left"``, and what it does.
+    repeat : bool
+        Whether they act again and again while they are held. A foot switch that is stood on must not hide and
+        show the overlay in turn.
     """
     for name, act in keys:
         shortcut = QShortcut(QKeySequence(name), window)
         shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
+        shortcut.setAutoRepeat(repeat)
         shortcut.activated.connect(act)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_overlay.annotations import GEOJSON_SUFFIXES, ROI_SUFFIXES, TUMOR, read_annotations
-from arm_overlay.outline import scaled
+from arm_overlay.outline import cells_in, scaled
 from arm_overlay.overlay import Region
 from lincei.errors import LinceiError
 from lincei.image import open_image
@@ -17,8 +17,6 @@ from lincei.image import open_image
 OUTLINE_SUFFIXES = (*GEOJSON_SUFFIXES, *ROI_SUFFIXES)
 # QuPath's own mark of classes that are not to be measured ends with this.
 _IGNORED_MARK = "*"
-# Of fillPoly: positions in 1/16 pixel.
-_SHIFT = 4
 _WHITE = 128
 
 
@@ -81,18 +79,7 @@ def mask_of(
 
 def filled(region: Region, shape: tuple[int, int], factor: float = 1.0) -> NDArray[np.bool_]:
     """Return the pixels whose centers lie in a region, holes left out; shape ``shape``, bool."""
-    import cv2
-
-    at_scale = region if factor == 1 else scaled(region, factor)
-    mask = np.zeros(shape, np.uint8)
-    rings = [np.rint(np.asarray(ring) * 2**_SHIFT).astype(np.int32) for ring in (at_scale.exterior,)]
-    holes = [np.rint(np.asarray(ring) * 2**_SHIFT).astype(np.int32) for ring in at_scale.holes]
-    cv2.fillPoly(mask, rings, 1, shift=_SHIFT)
-    if holes:
-        hole = np.zeros(shape, np.uint8)
-        cv2.fillPoly(hole, holes, 1, shift=_SHIFT)
-        mask[hole > 0] = 0
-    return mask > 0
+    return cells_in([region if factor == 1 else scaled(region, factor)], shape, 1.0)
 
 
 def _from_image(path: Path, shape: tuple[int, int], factor: float) -> NDArray[np.bool_]:

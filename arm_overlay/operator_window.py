@@ -99,7 +99,9 @@ class OperatorWindow(QWidget):
         models: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self._loop, self._developing = loop, developing
+        self._loop = loop
+        # It may change with the objective.
+        self.developing = developing
         self._objectives = tuple(objectives)
         self._renderer: Renderer | None = None
         self._drawn: object = None
@@ -114,6 +116,7 @@ class OperatorWindow(QWidget):
         self.setStyleSheet(STYLE_SHEET)
         self._build(_model_names() if models is None else models)
         add_keys(self, self._keys())
+        add_keys(self, self._held_keys(), repeat=True)
         self._place()
         self._view_timer = QTimer(self)
         self._view_timer.setSingleShot(True)
@@ -318,18 +321,23 @@ class OperatorWindow(QWidget):
             ("S", self.take_snapshot),
             ("C", self._comment.setFocus),
             ("R", self.toggle_recording),
-            ("-", partial(self._threshold_by, -1)),
             ("0", partial(self.set_threshold, None)),
-            ("PgUp", partial(self._brightness_by, 5)),
-            ("PgDown", partial(self._brightness_by, -5)),
             ("M", self._model.setFocus),
             ("?", self.show_keys),
             ("Shift+?", self.show_keys),
             ("Ctrl+Q", self.close),
         ]
-        # Where plus takes a shift, the key alone does too.
-        keys += [(key, partial(self._threshold_by, 1)) for key in ("+", "=", "Shift++")]
         return keys
+
+    def _held_keys(self) -> list[tuple[str, Callable[[], object]]]:
+        """Return the keys that go on while they are held."""
+        return [
+            ("-", partial(self._threshold_by, -1)),
+            # Where plus takes a shift, the key alone does too.
+            *((key, partial(self._threshold_by, 1)) for key in ("+", "=", "Shift++")),
+            ("PgUp", partial(self._brightness_by, 5)),
+            ("PgDown", partial(self._brightness_by, -5)),
+        ]
 
     # -- controls -----------------------------------------------------------------------------------------
 
@@ -410,7 +418,7 @@ class OperatorWindow(QWidget):
             self._drawn = latest
             frame, overlay = latest
             try:
-                picture = shrunken(frame, self._view.fits_px, self._developing)
+                picture = shrunken(frame, self._view.fits_px, self.developing)
                 size = (picture.shape[1], picture.shape[0])
                 if self._renderer is None or self._renderer.size_px != size:
                     self._renderer = Renderer(size)
@@ -494,7 +502,7 @@ class OperatorWindow(QWidget):
             latency = status.latency_ms
             text += f"\nlatency {latency['p50']:.0f} ms (p95 {latency['p95']:.0f}, p99 {latency['p99']:.0f})"
         self._rates.setText(text)
-        slowest = max(status.stages_ms.values(), default=0.0)
+        slowest = max((status.stages_ms.get(stage, 0.0) for stage in self._stages), default=0.0)
         for stage, (bar, label) in self._stages.items():
             took_ms = status.stages_ms.get(stage)
             label.setText("-" if took_ms is None else f"{took_ms:.1f} ms")

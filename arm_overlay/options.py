@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arm_overlay.overlay import MODES
+from lincei.errors import UsageError
 from lincei.options import Options, option
 
 _ENGINES = ("openvino", "onnxruntime", "tensorflow")
@@ -34,6 +35,11 @@ class TumorOptions(Options):
         advanced=True,
     )
     threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold == 1:  # no probability is above it
+            raise UsageError("--threshold is 1", "", "It must be below 1.")
 
 
 @dataclass(frozen=True)

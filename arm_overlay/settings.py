@@ -20,6 +20,7 @@ from lincei.errors import UsageError
 from lincei.image import readable_errors
 from lincei.options import flag_name, option
 
+_EXAMPLE = Path(__file__).with_name("arm_files") / "arm.toml"
 _LIVE = tuple(field.name for field in dataclasses.fields(LiveOptions))
 
 
@@ -75,9 +76,37 @@ class ArmOptions(LiveOptions):
     stats: str = option("", "Write rates, times and latencies into this JSON file at the end.")
     window: bool = option(True, "Show the operator's window, where there is a screen.")
 
+    def __post_init__(self) -> None:
+        """Refuse what no flag can mean; write the objective as everything that belongs to it is stored."""
+        super().__post_init__()
+        if self.objective:
+            object.__setattr__(self, "objective", _objective(self.objective))
+        circle = self.field_of_view
+        if len(circle) not in (0, 3):
+            raise UsageError(
+                f"--field-of-view has {len(circle)} number{'s' * (len(circle) != 1)}",
+                "",
+                "It needs three: x and y of the center and the diameter, as parts of width, height and "
+                "shorter side.",
+            )
+        if circle and not 0 < circle[2] <= 10:
+            raise UsageError(
+                f"--field-of-view has the diameter {circle[2]:g}", "", "It must be above 0, at most 10."
+            )
+
     def live(self) -> LiveOptions:
         """Return the options of `arm_overlay.LiveOutline` alone."""
         return LiveOptions(**{name: getattr(self, name) for name in _LIVE})
+
+
+def _objective(text: str) -> str:
+    # Imported on use: the command line is described without it.
+    from arm_overlay.display_alignment import objective_name
+
+    try:
+        return objective_name(text)
+    except UsageError as error:
+        raise UsageError(f"--objective: {error.what}", "", error.what_to_do) from error
 
 
 # Table of the file -> its keys.
@@ -112,6 +141,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         When it cannot be read.
     """
     path = Path(path).expanduser()
+    if not path.is_file():
+        what = "this is a folder, not a settings file" if path.is_dir() else "there is no such settings file"
+        raise UsageError(what, str(path), f"Check the path. An example to start from: {_EXAMPLE}")
     with readable_errors(path):
         content = path.read_bytes()
     try:

@@ -21,9 +21,9 @@ Point = tuple[float, float]
 
 # Pictures that are compared are between this wide and half as wide.
 PICTURE_PX = 320
-# The peak of the phase correlation holds so much of it when two pictures show one place. On real tissue, views
-# moved by 30 % of their width, noisy and defocused, have 1.5 times as much and more, and unrelated fields half
-# of it and less (held by tests/arm_overlay/test_stabilizer.py).
+# The peak of the phase correlation holds so much of it when two pictures show one place. On real tissue, it
+# holds 1.5 times as much and more in views moved by 30 % of their width, noisy and defocused, and half of it
+# and less in unrelated fields (held by tests/arm_overlay/test_stabilizer.py).
 CERTAIN = 0.2
 # The same on pictures of half the size, where chance makes higher peaks.
 _CERTAIN_COARSE = 0.4

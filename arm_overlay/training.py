@@ -229,7 +229,7 @@ def train(
             dataclasses.replace(job.config, sharpening=other.sharpening, offset=other.offset),
             objectives=objectives_of([s for s in held if s.part != name], other),
             options=settings,
-            figures={**figures, "held_out": figures_by_set(of_fold, {name: other}, fitting)},
+            figures={**figures, "held_out": figures_by_set(of_fold, {name: other}, fitting, crossed=True)},
             training={
                 **training,
                 "train_fields": [f.name for f in fields if of_group.get(f.group) != name],

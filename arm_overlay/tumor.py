@@ -27,7 +27,7 @@ from arm_overlay.tumor_model import (
     TumorModel,
 )
 from lincei.engine import Engine, cached_engine
-from lincei.errors import LinceiError, LinceiWarning, UsageError
+from lincei.errors import LinceiError, LinceiWarning
 from lincei.formats.lazy import ArrayLike5D, ReorderedArray
 from lincei.image import Image
 from lincei.model import Model
@@ -240,7 +240,7 @@ def refuse_other_images(image: object) -> None:
         )
     if image.intensity_range is None:
         raise LinceiError(
-            "its colors are fractions, and nothing says which of them is white",
+            "its colors are floating-point numbers, and nothing says which of them is white",
             where,
             "Save it as RGB of 8 or 16 bits.",
         )
@@ -289,8 +289,6 @@ def tumor_image(
     scene = _Scene.of(image, pixel_size, choice)
     engine = open_engine_for(choice, settings)
     threshold = choice.threshold if settings.threshold is None else settings.threshold
-    if not 0 < threshold < 1:
-        raise UsageError("--threshold is 1", "", "It must be below 1.")
     common: dict[str, Any] = {
         "kind": model.kind,
         "model": model.name,

@@ -141,8 +141,7 @@ def scored(
                 shown = microscope.photographed(colors, field.pixel_size_um, objective, choice.pixel_size_um)
             heat = heat_map(engine, shown, choice.model.downsampling)
             share = float((heat > choice.threshold).mean())
-            kind = "patches" if field.patch else "fields"
-            result.append(Scored(f"{field.set_name} {kind}", field.group, tumor, field_score(heat), share))
+            result.append(Scored(field.set_name, field.group, tumor, field_score(heat), share))
     return result
 
 

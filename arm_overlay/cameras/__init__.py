@@ -201,4 +201,6 @@ def list_cameras() -> tuple[list[CameraInfo], list[str]]:
             cameras += importlib.import_module(module).found()
         except LinceiError as error:
             problems.append(str(error))
+        except Exception as error:  # a driver that fails must not hide the cameras of the others
+            problems.append(f"{module.rpartition('.')[2]}: its driver failed ({error})")
     return cameras, problems

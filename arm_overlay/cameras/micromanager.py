@@ -24,7 +24,7 @@ from arm_overlay.cameras.polled import (
     JOIN_S,
     DeviceClock,
     PolledCamera,
-    magnification,
+    objective_in,
     refuse_unknown_settings,
     split_settings,
     there_are,
@@ -277,8 +277,8 @@ class _Turret:
         """
         with contextlib.suppress(Exception):
             if self._device:
-                return magnification(self._core.getPropertyFromCache(self._device, "Label"))
-            return magnification(self._core.getCurrentPixelSizeConfig(True))
+                return objective_in(self._core.getPropertyFromCache(self._device, "Label"))
+            return objective_in(self._core.getCurrentPixelSizeConfig(True))
         return ""
 
     def stop(self) -> None:
@@ -288,7 +288,7 @@ class _Turret:
     def _objective_device(self) -> str:
         """Return the state device that holds the objectives, by its name and labels; empty without one."""
         for device in self._core.guessObjectiveDevices():
-            if any(magnification(label) for label in self._core.getStateLabels(device)):
+            if any(objective_in(label) for label in self._core.getStateLabels(device)):
                 return str(device)
         return ""
 

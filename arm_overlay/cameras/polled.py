@@ -279,12 +279,12 @@ def there_are(cameras: Sequence[CameraInfo], none: str) -> str:
     return f"There are: {'; '.join(f'{camera.spec} ({camera.name})' for camera in cameras)}."
 
 
-def magnification(label: str) -> str:
+def objective_in(label: str) -> str:
     """Return the objective that a label names, such as ``"20x"``; empty where it names none.
 
     Examples
     --------
-    >>> magnification("Nikon 10X S Fluor"), magnification("Plan Apo 2.5x/0.08"), magnification("Objective-2")
+    >>> objective_in("Nikon 10X S Fluor"), objective_in("Plan Apo 2.5x/0.08"), objective_in("Objective-2")
     ('10x', '2.5x', '')
     """
     found = re.search(r"(?<![\w.])(?:Res)?(\d+(?:\.\d+)?)\s*[xX×](?![A-Za-z])", label)

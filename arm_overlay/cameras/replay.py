@@ -1,6 +1,6 @@
-"""A recorded session as a camera: its frames come at the times at which they were taken; long pauses, as when
-the camera was unplugged, are shortened.
+"""A recorded session as a camera: its frames come at the times at which they were taken.
 
+Long pauses, as when the camera was unplugged, are shortened.
 ``replay:FOLDER`` plays a session that `arm_overlay.recording` wrote, once; ``replay:FOLDER,loop`` again and
 again.
 """
@@ -248,9 +248,7 @@ def _with_short_pauses(frames: list[_Recorded]) -> list[_Recorded]:
     steps_s = np.diff(times_s)
     longest_s = max(_LONGEST_PAUSE_S, 2 * float(np.median(steps_s)))
     shortened_s = times_s[0] + np.concatenate([[0.0], np.cumsum(np.minimum(steps_s, longest_s))])
-    return [
-        replace(frame, time_s=time_s) for frame, time_s in zip(frames, shortened_s.tolist(), strict=True)
-    ]
+    return [replace(frame, time_s=time_s) for frame, time_s in zip(frames, shortened_s.tolist(), strict=True)]
 
 
 def _recorded_frames(folder: Path) -> Iterator[_Recorded]:

@@ -267,6 +267,12 @@ def _episodes(text: str) -> tuple[Episode, ...]:
     )
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
@@ -295,8 +301,8 @@ _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "noise": _YES_NO,
     "defocus": _EPISODES,
     "light": _EPISODES,
-    "seed": (int, "a whole number"),
-    "rendered": (int, "a whole number"),
+    "seed": (_count, "a whole number, 0 or above"),
+    "rendered": (_count, "a whole number, 0 or above"),
 }
 
 

@@ -99,7 +99,9 @@ class VideoCamera(PolledCamera):
             refuse_unknown_settings(settings, _SETTINGS["usb"], self.name)
             if not rest.isdecimal():
                 raise CameraError(
-                    f"a USB camera is named by its number, not {rest!r}", self.name, _usb_there_are()
+                    f"a USB camera is named by its number, such as usb:0, not {rest!r}",
+                    self.name,
+                    _usb_there_are(),
                 )
             return _LiveVideo(self, int(rest), settings)
         # A file may have any name, also one that looks like settings.
@@ -291,7 +293,9 @@ class _Movie(_Played):
         short = (
             f" {self._stated} frames are stated: it may be cut short." if self._read < self._stated else ""
         )
-        raise CameraEndedError(f"the movie has ended after {self._read} frames.{short}", str(self._path), _LOOP)
+        raise CameraEndedError(
+            f"the movie has ended after {self._read} frames.{short}", str(self._path), _LOOP
+        )
 
 
 class _Images(_Played):
@@ -383,7 +387,7 @@ def _usb_there_are() -> str:
 def _images(path: str) -> list[Any] | None:
     """Return the images that a path or pattern stands for; None for a movie."""
     if not path:
-        raise CameraError("name a movie, an image or a folder of images", "file:")
+        raise CameraError("name a movie, an image or a folder of images", "file", "Write it as file:PATH.")
     plain = Path(path).expanduser()
     if plain.is_file() and not plain.name.lower().endswith(SUFFIXES):
         return None

@@ -28,7 +28,7 @@ from arm_overlay.operator_window import OperatorWindow
 
 MODEL, OBJECTIVE = "tumor-breast", "20x"
 SIZE_PX, ALIGN_SIZE_PX = (1240, 860), (1240, 680)
-LIMIT_S = 240.0
+LIMIT_S = 300.0
 
 
 class Eyepiece(NoDisplay):

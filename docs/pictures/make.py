@@ -397,7 +397,7 @@ def modes_picture() -> Picture.Image:
 
 def windows() -> dict[str, Picture.Image]:
     """Return pictures of the operator's windows, made in a process without TensorFlow."""
-    views, pixel_size_um = slide_views(60)
+    views, pixel_size_um = slide_views(20)
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames"
         frames.mkdir()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from loop_stand_ins import PATIENCE_S, Faults, StandInCamera, StandInDisplay, StandInLive, loop_threads
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QGuiApplication, QShortcut
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLabel, QPushButton, QWidget
 
@@ -109,6 +109,9 @@ def drive(folder: Path) -> None:
     for key, mode in ((Qt.Key.Key_F2, "heatmap"), (Qt.Key.Key_F5, "animation"), (Qt.Key.Key_F1, "outline")):
         press(window, key)
         wait(lambda mode=mode: live.mode == mode, mode)  # type: ignore[misc]
+    FOUND["held keys act again"] = sorted(
+        shortcut.key().toString() for shortcut in window.findChildren(QShortcut) if shortcut.autoRepeat()
+    )
     press(window, Qt.Key.Key_Plus)
     wait(lambda: live.threshold == 0.51, "threshold up")
     wait(lambda: "51 %" in texts(window), "threshold told")

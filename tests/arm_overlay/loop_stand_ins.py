@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from arm_overlay.cameras import Camera, CameraEndedError, CameraError
 from arm_overlay.frames import Frame
-from arm_overlay.overlay import Overlay, Region
+from arm_overlay.overlay import Overlay, Region, Shown
 
 # Events are waited for this long: much longer than they take on a busy machine.
 PATIENCE_S = 30.0

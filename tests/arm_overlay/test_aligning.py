@@ -383,8 +383,16 @@ def test_wrong_arguments_are_refused_before_anything_is_opened(arguments: Any, s
         run_align(*arguments)
 
 
+def test_a_scale_that_would_do_nothing_or_nothing_good_is_refused() -> None:
+    with pytest.raises(UsageError, match="belongs to --start-from"):
+        run_align("simulated", "DUMMY1", "20x", scale=2.0)
+    for scale in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="above 0"):
+            run_align("simulated", "DUMMY1", "20x", start_from="10x", scale=scale)
+
+
 def test_a_wrong_objective_is_refused() -> None:
-    with pytest.raises(AlignmentError, match="no objective 'large'"):
+    with pytest.raises(UsageError, match="'large' is no objective"):
         run_align("simulated", "DUMMY1", "large")
 
 

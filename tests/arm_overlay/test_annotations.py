@@ -272,10 +272,20 @@ def test_damaged_rois_are_said_with_the_file(tmp_path: Path) -> None:
     cut_short.write_bytes(path.read_bytes()[:200])
     no_roi = tmp_path / "no.roi"
     no_roi.write_bytes(b"P5 10 10 255 " + bytes(100))
-    for broken in (cut_short, no_roi, tmp_path / "missing.zip"):
-        with pytest.raises(LinceiError) as raised:
+    for broken in (cut_short, no_roi):
+        with pytest.raises(LinceiError, match="ROI") as raised:
             read_annotations(broken)
         assert raised.value.where == str(broken)
+        assert "ROI Manager" in raised.value.what_to_do
+    with pytest.raises(LinceiError, match="the file is gone"):
+        read_annotations(tmp_path / "missing.zip")
+
+
+def test_an_archive_without_rois_does_not_mean_that_nothing_was_outlined(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.tif", b"II*")
+    with pytest.raises(LinceiError, match="there is no ROI in this archive"):
+        read_annotations(tmp_path / "images.zip")
 
 
 def test_other_files_are_refused_with_those_that_are_read(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from loop_stand_ins import wait_until
 from tiny_tumor_models import write_tiny_model
 from virtual_screens import EYEPIECE, EYEPIECE_SIZE, TwoMonitors
 
-from arm_overlay.arm_commands import empty_field_file
+from arm_overlay.arm_commands import _Colors, empty_field_file
+from arm_overlay.developing import Developing, write_developing
 from arm_overlay.display_alignment import Alignment, save_alignment
 from arm_overlay.frames import Frame
 from arm_overlay.overlay import Overlay
 from arm_overlay.recording import LOG_FILE, Records, session_folder
 from arm_overlay.rendering import fit
+from arm_overlay.settings import ArmOptions
 from lincei.cli import main
 
 SIZE = (320, 192)
@@ -204,17 +206,17 @@ def test_stopping_it_finishes_records_and_statistics(
         (["arm", "--camera", "SLIDE", "--field-of-view", "0.5"], 2, ["--field-of-view", "three"]),
         (["arm", "--camera", "SLIDE", "--brightness", "2"], 2, ["--brightness is 2", "at most 1"]),
         (["arm", "--camera", "SLIDE", "--mode", "heat"], 2, ["--mode is 'heat'", "heatmap"]),
-        (["arm", "--camera", "SLIDE", "--objective", "big"], 1, ["'big' is no objective", "20x"]),
+        (["arm", "--camera", "SLIDE", "--objective", "big"], 2, ["'big' is no objective", "20x"]),
         (["arm", "--camera", "SLIDE", "--empty-field", "none.npz"], 1, ["none.npz"]),
         (["arm", "--camera", "SLIDE", "cameras"], 2, ["after it: lincei arm cameras"]),
         (["arm", "--settings", "arm.toml"], 2, ["arm.toml, line 2", "thresold", "'threshold'"]),
-        (["arm", "--settings", "none.toml"], 1, ["none.toml"]),
+        (["arm", "--settings", "none.toml"], 2, ["none.toml", "arm_files"]),
         (
             ["arm", "align", "--camera", "SLIDE", "--display", "none", "--objective", "20x"],
             2,
             ["no display was named", "lincei arm displays"],
         ),
-        (["arm", "empty-field", "--camera", "SLIDE"], 1, ["not empty", "clear glass"]),
+        (["arm", "empty-field", "--camera", "SLIDE,loop"], 1, ["not empty", "clear glass"]),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(
@@ -295,6 +297,32 @@ def test_an_empty_field_is_taken_once_and_found_again(here: Path, capsys: pytest
     assert main(["arm", "empty-field", "--camera", camera, "--out", str(other)]) == 0
     assert other.is_file()
     assert [p.name for p in here.iterdir() if "part" in p.name] == []
+
+
+def test_colors_follow_the_objective_and_no_field_is_evened_with_another_ones_light(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINCEI_ARM", str(tmp_path))
+    flat = np.full((4, 6, 3), 1.1, np.float32)
+    for objective, blue in (("20x", 1.5), ("10x", 1.6)):
+        path = empty_field_file("usb:0", objective)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_developing(path, Developing((1.0, 1.0, blue), flat))
+    empty_field_file("usb:0", "4x").write_bytes(b"damaged")
+    colors = _Colors(ArmOptions(camera="usb:0", objective="20x"))
+    used: list[Developing] = []
+    for objective in ("20x", "10x", "10x", "40x", "4x", "20x"):
+        colors.follow(objective, used.append)
+    assert [(each.white_balance[2], each.flat_field is not None) for each in used] == [
+        (1.6, True),
+        (1.6, False),
+        (1.6, False),
+        (1.5, True),
+    ]
+    assert colors.developing is used[-1]
+    err = capsys.readouterr().err
+    assert "no empty field was taken for 40x" in err
+    assert empty_field_file("usb:0", "4x").name in err
 
 
 # -- two monitors -------------------------------------------------------------------------------------------

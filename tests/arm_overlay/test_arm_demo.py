@@ -14,6 +14,8 @@ from PIL import Image as Picture
 from arm_overlay import demo
 from arm_overlay.cameras.simulated import SimulatedCamera
 from arm_overlay.frames import Frame
+from arm_overlay.live import LOADING
+from arm_overlay.outline import regions_of
 from arm_overlay.overlay import Overlay, Region
 from lincei.report import Page, Section, render_page
 
@@ -93,6 +95,33 @@ class TestRun:
         assert "http" not in page.split("<body", 1)[1]
 
 
+def test_the_slide_begins_to_move_when_the_model_is_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "CAMERA", f"simulated:{SPEC}")
+    events: list[str] = []
+    reasons = iter([LOADING, LOADING, ""])
+
+    class Live:
+        def __enter__(self) -> Live:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def step(self, frame: Frame) -> Overlay:
+            events.append("step")
+            return overlay_of(frame, blank_reason=next(reasons))
+
+    def loop(*_: object, **__: object) -> None:
+        events.append("loop")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("arm_overlay.live.LiveOutline", lambda **_: Live())
+    monkeypatch.setattr("arm_overlay.loop.Loop", loop)
+    with pytest.raises(KeyboardInterrupt):
+        demo.watch()
+    assert events == ["step", "step", "step", "loop"]
+
+
 class TestParts:
     def test_the_movie_has_a_picture_for_each_frame(self, camera: SimulatedCamera):
         frames = [frame_of(camera, number) for number in (0, 60, 120)]
@@ -110,12 +139,11 @@ class TestParts:
         assert (pictures[1][:200, ..., 1] - pictures[1][:200, ..., 0] > 60).sum() < 20
 
     def test_agreement_is_1_for_the_truth_and_less_for_anything_else(self, camera: SimulatedCamera):
-        import cv2
-
         frame, truth = frame_of(camera, 0), camera.truth(0).tumor
         assert 0 < truth.mean() < 1
-        contours, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        exact = overlay_of(frame, *(Region(c[:, 0].astype(np.float32)) for c in contours if len(c) > 2))
+        exact = overlay_of(
+            frame, *regions_of(truth.astype(np.float32), 0.5, cell_px=1, size_px=frame.size_px)
+        )
         found = demo.agreement(camera, [(frame, exact)])
         assert found is not None
         assert found > 0.97
@@ -126,6 +154,7 @@ class TestParts:
     def test_holes_are_not_outlined_tissue(self, camera: SimulatedCamera):
         frame = frame_of(camera, 0)
         mask = demo.filled(overlay_of(frame, Region(square(20, 20, 60), (square(40, 40, 20),))))
+        assert mask.sum() == 60**2 - 20**2
         assert mask[25, 25]
         assert not mask[50, 50]
         assert not mask[5, 5]

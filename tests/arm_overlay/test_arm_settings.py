@@ -13,7 +13,7 @@ import pytest
 import arm_overlay
 from arm_overlay.options import LiveOptions
 from arm_overlay.settings import TABLES, ArmOptions, arm_options, read_settings
-from lincei.errors import LinceiError, UsageError
+from lincei.errors import UsageError
 
 EXAMPLES = Path(arm_overlay.__file__).parent / "arm_files"
 
@@ -63,6 +63,11 @@ def test_the_file_sets_options_and_flags_win_over_it(tmp_path: Path) -> None:
     assert arm_options(None, {}) == ArmOptions()
 
 
+def test_an_objective_is_written_as_its_alignments_are_stored() -> None:
+    assert ArmOptions(objective="20X").objective == "20x"
+    assert ArmOptions(objective=" 2.50 x ").objective == "2.5x"
+
+
 def test_keys_may_be_dotted_or_quoted_and_windows_writes_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "arm.toml"
     path.write_bytes(b'\xef\xbb\xbflive.mode = "text"\n"camera"."camera" = "usb:0"\n')
@@ -90,6 +95,9 @@ def test_keys_may_be_dotted_or_quoted_and_windows_writes_a_byte_order_mark(tmp_p
         ('[run]\nwindow = "yes"\n', 2, "[run] window needs true or false", "true or false"),
         ("[display]\nbrightness = 0.0\n", 2, "[display] brightness is 0", "above 0"),
         ('[display]\nfield_of_view = "round"\n', 2, "needs a list, not 'round'", "[0.5, 0.5, 0.9]"),
+        ("\n[display]\nfield_of_view = [0.5, 0.5]\n", 3, "[display] field_of_view has 2 numbers", "three"),
+        ("[display]\nfield_of_view = [0.5, 0.5, 0]\n", 2, "[display] field_of_view has", "above 0"),
+        ('[live]\nobjective = "big"\n', 2, "[live] objective: 'big' is no objective", "20x"),
         ("[live]\nthreads = 1.5\n", 2, "[live] threads needs a whole number", "whole number"),
         ("[live]\nmode = outline\n", 2, "not TOML", "Text stands in quotes"),
         ('[live]\nmode = "text"\nmode = "text"\n', 3, "not TOML", "Text stands in quotes"),
@@ -108,8 +116,11 @@ def test_what_is_wrong_is_told_with_file_line_key_and_what_is_allowed(
 
 
 def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LinceiError, match=r"arm\.toml"):
+    with pytest.raises(UsageError, match=r"arm\.toml: there is no such settings file") as caught:
         read_settings(tmp_path / "arm.toml")
+    assert str(EXAMPLES / "arm.toml") in caught.value.what_to_do
+    with pytest.raises(UsageError, match="a folder"):
+        read_settings(tmp_path)
     path = tmp_path / "arm.toml"
     path.write_bytes(b'[live]\nmodel = "\xff\xfe"\n')
     with pytest.raises(UsageError, match=r"line 2: this is not UTF-8"):

@@ -26,6 +26,7 @@ from arm_overlay.display_alignment import (
     save_alignment,
     stored_alignments,
 )
+from lincei.errors import UsageError
 
 GOOD = Residual(0.1, 0.3, 0.12, 100, 1, 0.7)
 
@@ -231,7 +232,7 @@ def test_an_alignment_of_another_camera_size_or_display_is_not_used(
         AlignmentError, match=r"not aligned for 20x.*there is one for a camera of 640x400"
     ) as told:
         load_alignment("20x", camera_px, display, display_px)
-    assert "lincei arm align --objective 20x" in str(told.value)
+    assert "lincei arm align --camera ... --display ... --objective 20x" in str(told.value)
 
 
 def test_a_file_put_in_another_ones_place_is_refused() -> None:
@@ -291,6 +292,11 @@ def test_a_scale_between_objectives_keeps_the_middle_of_the_view() -> None:
     assert np.linalg.norm(there[1] - there[0]) == pytest.approx(2 * np.linalg.norm(here[1] - here[0]))
 
 
+def test_an_objective_may_be_written_in_capitals() -> None:
+    save_alignment(an_alignment(display=display_key(MONITOR)))
+    np.testing.assert_array_equal(alignments_for(MONITOR)("20X", CAMERA_PX), an_alignment().matrix)
+
+
 def test_the_loop_gets_the_map_of_its_objective_and_camera_size() -> None:
     save_alignment(an_alignment(display=display_key(MONITOR)))
     matrix_of = alignments_for(MONITOR)
@@ -299,7 +305,7 @@ def test_the_loop_gets_the_map_of_its_objective_and_camera_size() -> None:
         matrix_of("40x", CAMERA_PX)
     with pytest.raises(AlignmentError, match="objective is not known"):
         matrix_of("", CAMERA_PX)
-    with pytest.raises(AlignmentError, match="no objective"):
+    with pytest.raises(UsageError, match="no objective"):
         matrix_of("../20x", CAMERA_PX)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 import os
 import signal
@@ -29,8 +30,7 @@ from virtual_screens import (
 
 import arm_overlay.displays
 from arm_overlay.displays import Microdisplay, Monitor, choose_monitor, list_monitors
-from arm_overlay.loop import Shown
-from arm_overlay.overlay import Overlay, Region
+from arm_overlay.overlay import Overlay, Region, Shown
 from arm_overlay.rendering import fit
 from lincei.errors import LinceiError, UsageError
 
@@ -153,7 +153,7 @@ def test_without_a_desktop_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_qt_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arm_overlay.displays.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LinceiError, match=r"pip install 'lincei\[arm\]'"):
         list_monitors()
 
@@ -359,6 +359,34 @@ def test_a_process_that_is_stopped_while_dark_is_replaced_too(
         feeding.stop()
 
 
+# Stands for a display on a slow machine: it answers, but later than the limit.
+SLOW = """
+import json, sys, time
+from arm_overlay.overlay_messages import read_message
+print(json.dumps({"report": "ready"}), flush=True)
+while read_message(sys.stdin.buffer) is not None:
+    time.sleep(0.5)
+    now_s = time.monotonic()
+    shown = {"frame_number": 7, "frame_time_s": now_s, "time_s": now_s, "until_s": now_s + 100, "draw_ms": 1}
+    print(json.dumps({"report": "shown", **shown}), flush=True)
+"""
+
+
+def test_where_every_process_is_slow_the_next_has_longer_to_answer(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+    monkeypatch.setattr(arm_overlay.displays, "list_monitors", lambda: [OWN, SMALL])
+    monkeypatch.setattr(arm_overlay.displays, "_ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", SLOW], **how)
+    )
+    with Microdisplay("second", notice_s=0.0) as display:
+        display.show(square(7), WARP, frame_interval_s=10.0)
+        until(lambda: display.last_shown, "an answer")
+        assert display.starts > 1
+
+
 def test_an_unplugged_monitor_is_told_and_comes_back(
     two_monitors: TwoMonitors, display: Microdisplay, patient: None, feed: Feed
 ) -> None:
@@ -451,8 +479,12 @@ def test_the_end_of_the_desktop_is_told_and_nothing_hangs(
     assert display.process_id is None
 
 
-def test_the_display_never_opens_on_the_operators_screen_by_mistake(one_monitor: VirtualScreens) -> None:
+def test_the_display_never_opens_on_the_operators_screen_by_mistake(
+    one_monitor: VirtualScreens, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (only,) = list_monitors()
+    # Asking once is enough; it takes a process.
+    monkeypatch.setattr(arm_overlay.displays, "list_monitors", lambda: [only])
     with pytest.raises(UsageError, match="operator's own screen"):
         Microdisplay(only.name)
     with pytest.raises(UsageError, match="there is no monitor 'second'"):

@@ -60,6 +60,10 @@ def test_one_key_hides_everything_and_shows_it_again(found: dict[str, Any]) -> N
     assert found["hidden is said"]
 
 
+def test_a_foot_switch_that_is_held_does_not_hide_and_show_in_turn(found: dict[str, Any]) -> None:
+    assert found["held keys act again"] == ["+", "-", "=", "PgDown", "PgUp", "Shift++"]
+
+
 def test_a_comment_is_typed_without_triggering_keys_and_goes_into_the_snapshot(found: dict[str, Any]) -> None:
     assert found["typed"] == "margin 1 S r"
     assert found["objective after typing 1"] == "10x"

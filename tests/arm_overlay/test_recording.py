@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +332,40 @@ def test_frames_come_at_their_times_and_late_ones_are_passed_over(tmp_path: Path
     assert later.number / 2 >= min(due, 5) >= 3
     assert later.time_s <= time.monotonic()
     assert later.time_s - began_s == pytest.approx(later.number / 2 * STEP_S, abs=1e-4)
+
+
+def test_a_long_pause_is_shortened_so_that_the_loop_does_not_take_the_camera_for_lost(tmp_path: Path) -> None:
+    frames = noisy_frames(6)
+    # The camera was unplugged for an hour between the third and the fourth frame.
+    frames = [replace(frame, time_s=frame.time_s + 3600 * (n > 2)) for n, frame in enumerate(frames)]
+    camera = ReplayCamera(str(record(tmp_path, frames)))
+    times_s: dict[int, float] = {}
+    with camera:
+        while 10 not in times_s:
+            # So long the loop waits.
+            frame = camera.grab(max(1.0, 4 * (camera.frame_interval_s or 0)))
+            times_s[frame.number] = frame.time_s
+    assert times_s[10] - min(times_s.values()) < 1
+
+
+def test_rounds_of_a_recording_that_began_late_leave_no_gap_in_the_numbers(tmp_path: Path) -> None:
+    frames = [replace(frame, number=5000 + frame.number) for frame in noisy_frames(2)]
+    with ReplayCamera(f"{record(tmp_path, frames)},loop") as camera:
+        numbers = [camera.grab(10).number for _ in range(4)]
+    # A frame that a busy machine passes over is a gap of its own.
+    assert all(later - earlier <= 6 for earlier, later in itertools.pairwise(numbers))
+
+
+def test_a_session_says_how_far_apart_its_frames_are_from_its_first_one(tmp_path: Path) -> None:
+    records = Records(tmp_path, colors_of)
+    session = records.start_session("stand-in camera", interval_s=0.5)
+    (frame,) = noisy_frames(1)
+    records.offer(frame, overlay_of(frame))
+    records.close()
+    axes = json.loads((session / "frames_1.ome.zarr" / "zarr.json").read_text())
+    (multiscale,) = axes["attributes"]["ome"]["multiscales"]
+    (scale,) = multiscale["datasets"][0]["coordinateTransformations"]
+    assert scale["scale"][0] == 0.5
 
 
 def test_after_the_last_frame_the_recording_is_over_unless_it_is_to_loop(tmp_path: Path) -> None:

@@ -421,6 +421,9 @@ def test_fractions_with_a_stated_white_are_colors(model: Model) -> None:
 def test_a_threshold_of_one_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="--threshold is 1"):
         tumor(section(), model, threshold=1.0)
+    # Before a batch begins, not once for each of its inputs.
+    with pytest.raises(UsageError, match="--threshold is 1"):
+        arm_overlay.TumorOptions(threshold=1.0)
 
 
 def test_options_and_keywords_reach_it(model: Model) -> None:

@@ -194,6 +194,16 @@ def test_the_cameras_there_are_are_listed_and_open_by_what_the_list_says() -> No
             assert camera.grab(LONG_S).pixels.size
 
 
+def test_a_driver_that_fails_does_not_hide_the_cameras_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> None:
+        raise RuntimeError("transport layer not available")
+
+    monkeypatch.setattr("arm_overlay.cameras.basler.found", found)
+    cameras, problems = list_cameras()
+    assert "simulated" in [camera.spec for camera in cameras]
+    assert "basler: its driver failed (transport layer not available)" in problems
+
+
 @pytest.mark.parametrize(
     ("spec", "package"),
     [

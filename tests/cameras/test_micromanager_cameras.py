@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arm_overlay.cameras import CameraError, new_camera
-from arm_overlay.cameras.polled import magnification
+from arm_overlay.cameras.polled import objective_in
 
 LONG_S = 60.0
 
@@ -133,7 +133,7 @@ def test_without_a_turret_the_pixel_size_group_tells_the_objective(
     ],
 )
 def test_labels_of_objectives_are_read(label: str, objective: str) -> None:
-    assert magnification(label) == objective
+    assert objective_in(label) == objective
 
 
 def test_gain_is_set_within_its_limits(opened: Callable) -> None:

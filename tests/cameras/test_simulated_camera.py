@@ -313,6 +313,7 @@ class TestSpecification:
             ("defocus=3@2", "defocus.*VALUE@FROM-TO"),
             ("noise=maybe", "noise.*yes or no"),
             ("seed=1.5", "seed.*whole number"),
+            ("seed=-1", "seed.*0 or above"),
         ],
     )
     def test_what_is_wrong_is_named_with_what_is_allowed(self, spec: str, named: str):

@@ -377,5 +377,5 @@ def test_an_unknown_usb_camera_is_refused_with_those_there_are(monkeypatch: pyte
     assert [camera.spec for camera in found()] == ["usb:0"]
     with pytest.raises(CameraError, match=r"there is no USB camera 3\. There are: usb:0"):
         new_camera("usb:3").open()
-    with pytest.raises(CameraError, match="named by its number, not 'left'"):
+    with pytest.raises(CameraError, match="named by its number, such as usb:0, not 'left'"):
         new_camera("usb:left").open()
