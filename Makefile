@@ -70,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-light: pyproject.toml | $(BIN)/python
-	@echo "Installing lincei (the light install, about 800 MB; a minute or two) ..."
+	@echo "Installing lincei (the light install, about 1 GB; a minute or two) ..."
 	$(PIP) install -e .
 	@touch $@
 

@@ -55,6 +55,7 @@ _FRAME_LIMIT_S = 3.0
 _PICTURE_LASTS_S = 10.0
 # Fewer points may be chance, and do not show how well the map fits.
 _FEWEST_FOUND = 8
+_OTHERWISE = "Where the camera cannot see the display at all, use --method landmarks."
 # A camera that is white here sees no light added.
 _SATURATED_SHARE = 0.05
 
@@ -456,11 +457,15 @@ def _fitted(seen: _Seen, camera: Camera, display: PictureDisplay, objective: str
         raise AlignmentError(
             "the camera does not see the fiducials on the display",
             camera.name,
-            f"{light} Where the camera cannot see the display at all, use --method landmarks.",
+            f"{light} {_OTHERWISE}",
         )
-    matrix, kind, residual = fit_alignment(
-        seen.matches.camera_px, seen.matches.display_px, camera_size_px=seen.size_px
-    )
+    try:
+        matrix, kind, residual = fit_alignment(
+            seen.matches.camera_px, seen.matches.display_px, camera_size_px=seen.size_px
+        )
+    except AlignmentError as error:
+        # Without the display in view, tissue may be taken for some fiducials.
+        raise AlignmentError(error.what, camera.name, f"{error.what_to_do} {_OTHERWISE}") from error
     return new_alignment(
         matrix,
         kind,

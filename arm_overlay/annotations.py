@@ -193,9 +193,10 @@ def write_rois(
     Raises
     ------
     LinceiError
-        When it cannot be written, or the package roifile is missing.
+        When it cannot be written.
     """
-    roifile = imported("roifile")
+    import roifile
+
     path = Path(path)
     rois = [_roi(roifile, region, f"{name}-{number:04d}") for number, region in enumerate(regions, start=1)]
     if points is not None and len(points):
@@ -215,9 +216,10 @@ def read_rois(path: str | Path) -> list[Annotation]:
     Raises
     ------
     LinceiError
-        When there is no such file, it is damaged, or the package roifile is missing.
+        When there is no such file or it is damaged.
     """
-    roifile = imported("roifile")
+    import roifile
+
     path = Path(path)
     found = []
     with readable_errors(path), _roi_errors(path):
@@ -314,7 +316,8 @@ def _polygons(geometry: Mapping[str, Any]) -> Iterator[list[NDArray[np.float64]]
 
 def _even_odd(rings: Sequence[NDArray[np.float64]]) -> Iterator[Region]:
     """Yield the regions of rings counted from the corner: what lies within an odd number of them."""
-    shapely = imported("shapely")
+    import shapely
+
     for ring in rings:
         if not np.isfinite(ring).all():
             raise ValueError("a corner is not a number")
@@ -388,23 +391,3 @@ def _roi_errors(path: Path) -> Iterator[None]:
 def _without_area(roifile: Any) -> tuple[Any, ...]:
     kinds = roifile.ROI_TYPE
     return (kinds.LINE, kinds.POLYLINE, kinds.FREELINE, kinds.ANGLE, kinds.POINT, kinds.NOROI)
-
-
-def imported(name: str) -> Any:
-    """Import a package that outlines need and that is not in the light install.
-
-    Raises
-    ------
-    LinceiError
-        When it is not installed; it says how to install it.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise LinceiError(
-            f"outlines need the package {name}, which is not installed",
-            "",
-            "Install it with: pip install 'lincei[arm]'.",
-        ) from error

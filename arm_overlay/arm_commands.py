@@ -117,7 +117,8 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
 
     colors = _Colors(options)
     with contextlib.ExitStack() as stack:
-        # A recording is looked at again frame by frame; a live view does not wait for a slow network.
+        # In a recording each frame shown waits for its own answer (frames due meanwhile are passed over); a
+        # live view does not wait for a slow network.
         patience = {"patience_s": math.inf} if options.camera.startswith("replay:") else {}
         live = stack.enter_context(LiveOutline(options.live(), developing=colors.developing, **patience))
         stats = Path(options.stats).expanduser() if options.stats else None
@@ -129,7 +130,7 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
         records = Records(
             options.record or options.records or _records_folder(),
             colors.developed,
-            settings={"options": options.to_json(), "model_hash": _model_hash(options.model)},
+            settings={"options": _told(options), "model_hash": _model_hash(options.model)},
             record_format=options.record_format,
             save_empty_field=colors.save,
         )
@@ -154,7 +155,7 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
             if options.record:
                 loop.start_recording()
             if with_window:
-                _run_window(loop, colors, ended)
+                _run_window(loop, colors, options, ended)
             else:
                 _run_without_window(loop, ended)
         finally:
@@ -295,9 +296,10 @@ def empty_field_command(
 
 def empty_field_file(camera: str, objective: str) -> Path:
     """Return where the empty field of a camera and an objective is stored."""
+    from arm_overlay.cameras import without_password
     from arm_overlay.display_alignment import arm_folder
 
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{camera} {objective}").strip("-")
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{without_password(camera)} {objective}").strip("-")
     return arm_folder() / "empty_fields" / f"{slug}.npz"
 
 
@@ -407,15 +409,18 @@ def _run_without_window(loop: Loop, ended: Callable[[], bool]) -> None:
             _say(", ".join(parts))
 
 
-def _run_window(loop: Loop, colors: _Colors, ended: Callable[[], bool]) -> None:
+def _run_window(loop: Loop, colors: _Colors, options: ArmOptions, ended: Callable[[], bool]) -> None:
     """Show the operator's window until it is closed or the run is over."""
     from PySide6.QtCore import QTimer
 
     from arm_overlay.live_view import application
-    from arm_overlay.operator_window import OperatorWindow
+    from arm_overlay.objectives import on_turret
+    from arm_overlay.operator_window import OBJECTIVES, OperatorWindow
+    from arm_overlay.tumor_model import TumorModel
 
     program = application()
-    window = OperatorWindow(loop, colors.developing)
+    objectives = TumorModel.open(options.model).objectives or OBJECTIVES
+    window = OperatorWindow(loop, colors.developing, objectives=on_turret([*objectives, options.objective]))
     window.show()
 
     def look() -> None:
@@ -536,6 +541,13 @@ def _averaged(camera: Camera, cancelled: CancelCheck) -> Frame:
         frames.append(frame)
     mean = np.mean([frame.pixels for frame in frames], axis=0)
     return dataclasses.replace(frames[-1], pixels=np.rint(mean).astype(frames[-1].pixels.dtype))
+
+
+def _told(options: ArmOptions) -> dict[str, Any]:
+    """Return the options as records keep them: without a camera's password."""
+    from arm_overlay.cameras import without_password
+
+    return {**options.to_json(), "camera": without_password(options.camera)}
 
 
 def _model_hash(model: str) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arm_overlay.imaging import opencv
-from arm_overlay.tumor_model import magnification
+from arm_overlay.tumor_model import magnification, objective_of
 from lincei.errors import LinceiError, UsageError
 from lincei.image import replacing
 
@@ -373,7 +373,7 @@ def objective_name(objective: str) -> str:
         When this is no objective; it says how they are named.
     """
     try:
-        return f"{magnification(objective):g}x"
+        return objective_of(magnification(objective))
     except LinceiError as error:
         raise UsageError(error.what, "--objective", error.what_to_do) from error
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_overlay.frames import BAYER_PATTERNS
+from arm_overlay.tumor_model import magnification
 from lincei.errors import LinceiError, UsageError
 from lincei.optics import blur_diameter_um, defocus_kernel, vignetted
 
@@ -143,7 +144,8 @@ class CameraModel:
 
     def pixel_size_um(self, objective: str) -> float:
         """Return the size of a pixel at the specimen, in um."""
-        return self.sensor_pixel_um / (_magnification(objective) * self.adapter)
+        numerical_aperture(objective)  # refuses one that cannot be simulated
+        return self.sensor_pixel_um / (magnification(objective) * self.adapter)
 
 
 def raw_camera(bayer: str = "RGGB", bits: int = 12, **changed: Any) -> CameraModel:
@@ -531,11 +533,6 @@ def opencv() -> ModuleType:
         ) from error
     module: ModuleType = cv2
     return module
-
-
-def _magnification(objective: str) -> float:
-    numerical_aperture(objective)
-    return float(objective.removesuffix("x"))
 
 
 @functools.cache

@@ -225,7 +225,7 @@ class LiveOutline:
         UsageError
             When it does not lie between 0 and 1.
         """
-        if threshold is not None and not 0 < threshold <= 1:
+        if threshold is not None and not 0 < threshold < 1:  # no probability is above 1
             raise UsageError(f"the threshold is {threshold:g}", "", "It lies between 0 and 1.")
 
         def change() -> None:
@@ -407,6 +407,7 @@ class LiveOutline:
             objective=self._objectives.objective,
             model=self._model.name,
             pixel_size_um=pixel_size_um,
+            threshold=self._threshold_in_use,
             shift_px=motion.shift_px,
             speed_fields_s=motion.speed_fields_s,
             timings_ms=timings.values,
@@ -557,6 +558,14 @@ class LiveOutline:
     def _threshold_for(self, choice: NetworkChoice) -> float:
         return choice.threshold if self._threshold is None else self._threshold
 
+    @property
+    def _threshold_in_use(self) -> float | None:
+        """Return the threshold in effect; None where the model has none, or is not ready."""
+        choice = self._network.choice if self._network is not None else None
+        if choice is None or choice.model.kind not in (PROBABILITY_MAP, POINTS):
+            return None
+        return self._threshold_for(choice)
+
     # -- beginning anew -----------------------------------------------------------------------------------
 
     def _restart(self) -> None:
@@ -652,6 +661,7 @@ class LiveOutline:
             objective=self._objectives.objective,
             model=self._model.name,
             pixel_size_um=pixel_size_um,
+            threshold=self._threshold_in_use,
             shift_px=motion.shift_px,
             speed_fields_s=motion.speed_fields_s,
             timings_ms=timings.values,

@@ -461,9 +461,10 @@ class Loop:
         now_s = time.monotonic()
         records = self._records
         with self._lock:
-            objective = ""
+            objective, threshold = "", self._threshold
             if self._latest is not None and self._latest[1].frame_time_s >= self._clear_before_s:
                 objective = self._latest[1].objective
+                threshold = self._latest[1].threshold if threshold is None else threshold
             return LoopStatus(
                 camera=self._connection.name,
                 display=self._display.name,
@@ -471,6 +472,7 @@ class Loop:
                 objective=objective or self._objective,
                 mode=self._mode,
                 threshold=self._threshold,
+                threshold_in_use=threshold,
                 hidden=self._hidden,
                 brightness=self._brightness,
                 camera_trouble=self._camera_trouble,

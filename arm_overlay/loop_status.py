@@ -48,6 +48,8 @@ class LoopStatus:
         What is in use; the objective is empty while it is unknown.
     threshold : float or None
         The one that was set; None while the model's own is used.
+    threshold_in_use : float or None
+        The one that was set, or else the model's own; None while that is not known.
     hidden : bool
         Whether the operator hides everything.
     brightness : float
@@ -85,6 +87,7 @@ class LoopStatus:
     threshold: float | None
     hidden: bool
     brightness: float
+    threshold_in_use: float | None = None
     camera_trouble: str = ""
     model_trouble: str = ""
     display_trouble: str = ""

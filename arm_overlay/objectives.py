@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from arm_overlay.frames import Frame
 from arm_overlay.imaging import opencv
 from arm_overlay.stabilizer import Motion, correlated, transformable
-from arm_overlay.tumor_model import magnification
+from arm_overlay.tumor_model import magnification, objective_of
 from lincei.errors import LinceiError
 
 WHICH_OBJECTIVE = "which objective?"
@@ -88,6 +88,7 @@ class Objectives:
             When this is no objective.
         """
         set_to = magnification(objective)
+        objective = objective_of(set_to)
         if self._seen is None or self.question or objective == self.objective:
             self._seen = set_to
         # Else it is set before it is turned: the jump that follows is to agree.
@@ -96,14 +97,17 @@ class Objectives:
     def hear(self, frame: Frame) -> bool:
         """Take in what a frame says of the objective, before `pixel_size_um`; tell whether it changed."""
         self._reported = bool(frame.objective)
-        if not self._reported or frame.objective == self.objective:
+        if not self._reported:
             return False
         try:
-            self.set(frame.objective)
+            reported = objective_of(magnification(frame.objective))
         except LinceiError:  # an empty place of the turret, or one named otherwise
             changed = bool(self.objective)
             self.objective, self.question = "", ""
             return changed
+        if reported == self.objective:
+            return False
+        self.set(reported)
         return True
 
     def pixel_size_um(self, frame: Frame) -> float | None:
@@ -183,6 +187,17 @@ class Objectives:
             if certainty >= _CERTAIN and certainty > best_certainty:
                 best, best_certainty = ratio, certainty
         return best
+
+
+def on_turret(objectives: Sequence[str]) -> tuple[str, ...]:
+    """Return objectives in the order of their magnifications, each once and written alike; ``""`` is none.
+
+    Raises
+    ------
+    LinceiError
+        When one is no objective.
+    """
+    return tuple(map(objective_of, sorted({magnification(name) for name in objectives if name})))
 
 
 def _alike(one: float, other: float) -> bool:

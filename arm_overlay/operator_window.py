@@ -49,8 +49,8 @@ MODE_NAMES = {
     "arrows": "Arrows",
     "animation": "Pulse",
 }
+# Those of the objectives come before them: `keys_of`.
 KEYS = {
-    "1 2 3 4": "Objective 4x, 10x, 20x, 40x; a foot switch can send these keys",
     "F1 ... F5": "Show outline, heat map, text, arrows, pulsing outline",
     "Space": "Hide everything in the eyepiece, or show it again; for a foot switch",
     "S": "Snapshot, with the comment that was typed",
@@ -70,6 +70,8 @@ _STATUS_MS = 250
 _BUSY_SHARE = 0.25
 _EVENTS_SHOWN = 200
 _PANEL_PX = 340
+# So many objectives have a key, from 1 on; turrets have seven places at most.
+_MOST_OBJECTIVES = 9
 
 
 class OperatorWindow(QWidget):
@@ -82,7 +84,7 @@ class OperatorWindow(QWidget):
     developing : Developing
         White balance and the like, for the live view.
     objectives : sequence of str
-        Those in the turret, on the keys 1, 2, ...
+        Those in the turret, on the keys 1, 2, ...; at most nine.
     models : sequence of str, optional
         Names to choose from; the tumor models that are installed when left out.
     """
@@ -102,7 +104,7 @@ class OperatorWindow(QWidget):
         self._loop = loop
         # It may change with the objective.
         self.developing = developing
-        self._objectives = tuple(objectives)
+        self._objectives = tuple(objectives)[:_MOST_OBJECTIVES]
         self._renderer: Renderer | None = None
         self._drawn: object = None
         self._told = -1
@@ -401,7 +403,7 @@ class OperatorWindow(QWidget):
         self._keys_dialog = QDialog(self)
         self._keys_dialog.setWindowTitle("Keys")
         page = QVBoxLayout(self._keys_dialog)
-        page.addWidget(key_table(KEYS))
+        page.addWidget(key_table(keys_of(self._objectives)))
         close = QPushButton("Close  (Esc)")
         close.clicked.connect(self._keys_dialog.close)
         page.addWidget(close)
@@ -482,13 +484,12 @@ class OperatorWindow(QWidget):
             self._model.addItem(status.model)
         if not self._model.view().isVisible() and not self._model.hasFocus():
             self._model.setCurrentText(status.model)
-        own = status.threshold is None
-        if not own:
-            _set_quietly(self._threshold, round(100 * float(status.threshold or 0)))
-        elif not self._threshold.isSliderDown():
-            _set_quietly(self._threshold, 50)
-        said = "the model's own" if own else f"{100 * float(status.threshold or 0):.0f} %"
-        self._threshold_text.setText(f"THRESHOLD  {said}")
+        said = ["the model's own"] if status.threshold is None else []
+        if status.threshold_in_use is not None:
+            percent = round(100 * status.threshold_in_use)
+            _set_quietly(self._threshold, percent)
+            said.append(f"{percent} %")
+        self._threshold_text.setText(f"THRESHOLD  {', '.join(said)}")
         _set_quietly(self._brightness, round(100 * status.brightness))
         self._brightness_text.setText(f"BRIGHTNESS IN THE EYEPIECE  {100 * status.brightness:.0f} %")
         self._hide.setChecked(status.hidden)
@@ -551,6 +552,12 @@ class OperatorWindow(QWidget):
         self._controls.shutdown(wait=False, cancel_futures=True)
         self._loop.stop()
         event.accept()
+
+
+def keys_of(objectives: Sequence[str]) -> dict[str, str]:
+    """Return what the keys do, with those of the objectives."""
+    numbers = " ".join(str(number) for number in range(1, len(objectives) + 1))
+    return {numbers: f"Objective {', '.join(objectives)}; a foot switch can send these keys", **KEYS}
 
 
 def question_of(status: LoopStatus) -> str:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from arm_overlay.overlay import MODES
 from lincei.errors import UsageError
-from lincei.options import Options, option
-
-_ENGINES = ("openvino", "onnxruntime", "tensorflow")
+from lincei.options import ENGINE_NAMES, Options, option
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,14 @@ class TumorOptions(Options):
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",
-        choices=_ENGINES,
+        choices=ENGINE_NAMES,
         advanced=True,
     )
     threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.threshold == 1:  # no probability is above it
-            raise UsageError("--threshold is 1", "", "It must be below 1.")
+        _refuse_threshold_of_1(self.threshold)
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,16 @@ class LiveOptions(Options):
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",
-        choices=_ENGINES,
+        choices=ENGINE_NAMES,
         advanced=True,
     )
     threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_threshold_of_1(self.threshold)
+
+
+def _refuse_threshold_of_1(threshold: float | None) -> None:
+    if threshold == 1:  # no probability is above it
+        raise UsageError("--threshold is 1", "", "It must be below 1.")

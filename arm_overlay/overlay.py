@@ -107,6 +107,9 @@ class Overlay:
         What it was computed for.
     pixel_size_um : float or None
         Of the frame.
+    threshold : float or None
+        The probability above which a pixel counts as tumor here: the operator's, or the model's own for the
+        objective. None where none is in effect, or it is not known yet.
     shift_px : tuple of float
         How far the tissue moved since the frame before, x and y in pixels of the frame.
     speed_fields_s : float
@@ -129,6 +132,7 @@ class Overlay:
     objective: str = ""
     model: str = ""
     pixel_size_um: float | None = None
+    threshold: float | None = None
     shift_px: tuple[float, float] = (0.0, 0.0)
     speed_fields_s: float = 0.0
     timings_ms: Mapping[str, float] = field(default_factory=dict)

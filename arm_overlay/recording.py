@@ -28,7 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -52,6 +52,7 @@ FRAMES_WAITING = 8
 EVENTS_WAITING = 1000
 # Recording ends while other programs still find so much room on the disk.
 FREE_BYTES = 100 * 1024**2
+# So long the end waits for a disk; one that hangs must not hold it up.
 _CLOSE_S = 10.0
 _VERSIONS_OF = ("lincei", "numpy", "openvino", "onnxruntime", "opencv-python-headless", "ome-writers")
 
@@ -89,7 +90,9 @@ class Records:
         self._record_format = record_format
         self._save_empty_field = save_empty_field
         self._lock = threading.Lock()
-        self._snapshots = ThreadPoolExecutor(1, thread_name_prefix="arm snapshot")
+        # One snapshot is written after the other. No executor's threads: Python's end would wait for them.
+        self._writing = threading.Lock()
+        self._snapshots: list[threading.Thread] = []
         self._session: _Session | None = None
         self._count = 0
         self.trouble = ""
@@ -123,15 +126,27 @@ class Records:
         with self._lock:
             self._count += 1
             folder = self.folder / f"{_now():%Y-%m-%d_%H-%M-%S}_{self._count:03d}"
-        return self._snapshots.submit(
-            write_snapshot,
-            folder,
-            frame,
-            overlay,
-            develop=self._develop,
-            settings={**self._settings, **(state or {})},
-            comment=comment,
-        )
+        future: Future[Path] = Future()
+        settings = {**self._settings, **(state or {})}
+
+        def write() -> None:
+            try:
+                with self._writing:
+                    written = write_snapshot(
+                        folder, frame, overlay, develop=self._develop, settings=settings, comment=comment
+                    )
+            except BaseException as error:  # whoever waits for the folder is told
+                future.set_exception(error)
+            else:
+                future.set_result(written)
+
+        thread = threading.Thread(target=write, name="arm snapshot", daemon=True)
+        with self._lock:
+            self._snapshots = [other for other in self._snapshots if other.is_alive()]
+            # Started here: `close` must not find one that is not alive yet.
+            thread.start()
+            self._snapshots.append(thread)
+        return future
 
     def start_session(self, camera: str, *, interval_s: float = 1 / 30) -> Path:
         """Begin to record what is offered from now on; return the session's folder.
@@ -185,9 +200,16 @@ class Records:
             session.note(time_s, source, text)
 
     def close(self) -> None:
-        """End the session, and wait for snapshots that are being written."""
+        """End the session, and wait for snapshots that are being written, 10 s in all at most."""
+        deadline_s = time.monotonic() + _CLOSE_S
         self.stop_session()
-        self._snapshots.shutdown()
+        with self._lock:
+            waited = tuple(self._snapshots)
+        for thread in waited:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        left = sum(thread.is_alive() for thread in waited)
+        if left:
+            self._failed(f"snapshots that could not be written, since the disk does not answer: {left}")
 
     def _new_pixels(self, folder: Path) -> _Pixels:
         if self._record_format == "video":
@@ -264,6 +286,7 @@ def write_snapshot(
             "pixel_size_um": pixel_size_um,
             "model": overlay.model,
             "objective": overlay.objective,
+            "threshold": overlay.threshold,
             "mode": overlay.mode,
             "blank_reason": overlay.blank_reason,
             "measures": dict(overlay.measures),
@@ -562,6 +585,7 @@ class _Session:
             "mode": overlay.mode,
             "model": overlay.model,
             "overlay_objective": overlay.objective,
+            "threshold": overlay.threshold,
             "blank_reason": overlay.blank_reason,
             "measures": dict(overlay.measures),
             "timings_ms": _rounded(overlay.timings_ms),

@@ -17,17 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from arm_overlay.imaging import opencv
 from arm_overlay.overlay import Arrow, Overlay
 from lincei.errors import LinceiError
 
-try:
-    import cv2
-except ImportError as missing:
-    raise LinceiError(
-        "drawing overlays needs OpenCV, which is not installed",
-        "",
-        "Install it with: pip install 'lincei[arm]'",
-    ) from missing
+cv2 = opencv()
 
 RGB = NDArray[np.uint8]
 Mask = NDArray[np.uint8]

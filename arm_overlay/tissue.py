@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ LEAST_CHROMA = 10
 DARK_PART = 0.8
 # ... but not where there is no light at all: scanners fill with black what they left out.
 BLACK = 30
+# Glass of an image that is not white-balanced has a color too. It is told from pale tissue, whose darkest
+# color is green, by that; and by being even: cells within so many gray values of the usual one among the
+# brightest, with all their neighbors, are so large a part of the image.
+_BRIGHT_PERCENTILE, _EVEN, _LEAST_EVEN = 97, 5, 0.005
 # Of all cells, the share that may be brighter than the brightest green.
 _BRIGHTEST_PERCENTILE = 99
 # Cells that differ by less are of one color.
@@ -39,12 +44,15 @@ class Tissue:
         The brightest green, 0 to 255: that of glass, or of the palest tissue where there is no glass.
     constant : bool
         Whether all cells have one color.
+    tinted : bool
+        Whether glass has a color, beside which that of tissue was judged.
     """
 
     cells: NDArray[np.bool_]
     unlit: NDArray[np.bool_]
     brightest: float
     constant: bool
+    tinted: bool = False
 
     def widened(self, reach: int) -> NDArray[np.bool_]:
         """Return the cells that are tissue or up to ``reach`` cells away along y and x, but not unlit."""
@@ -62,10 +70,13 @@ def find_tissue(
 ) -> Tissue:
     """Tell tissue from glass by its color.
 
+    Where glass is tinted (an image that is not white-balanced), colors are judged beside its color. Only a
+    tint toward purple is not seen as one: it is that of pale tissue.
+
     Parameters
     ----------
     image : Image
-        Red, green and blue; glass is nearly white in it. Of a pyramid, the finest level whose cells are to be
+        Red, green and blue. Of a pyramid, the finest level whose cells are to be
         told apart; a coarser one is read where it suffices.
     cells_per_px : float
         Cells along one side of a pixel of ``image``.
@@ -95,7 +106,11 @@ def find_tissue(
         band = slice(first, min(first + rows, shape[0]))
         colors[:, band] = coarse[0, :, 0, band] * np.float32(255 / white)
         report(progress, Progress("looking for tissue", band.stop, shape[0]))
-    return tissue_in(colors)
+    glass = _color_of_tinted_glass(colors)
+    if glass is None:
+        return tissue_in(colors)
+    colors *= (glass.max() / glass)[:, None, None]
+    return dataclasses.replace(tissue_in(colors), tinted=True)
 
 
 def tissue_in(colors: NDArray[Any]) -> Tissue:
@@ -104,7 +119,7 @@ def tissue_in(colors: NDArray[Any]) -> Tissue:
     Parameters
     ----------
     colors : ndarray
-        Shape (3, Y, X): red, green and blue, 0 to 255.
+        Shape (3, Y, X): red, green and blue, 0 to 255; glass is nearly white in them.
     """
     brightest = float(np.percentile(colors[1], _BRIGHTEST_PERCENTILE))
     highest = colors.max(axis=0)
@@ -115,6 +130,20 @@ def tissue_in(colors: NDArray[Any]) -> Tissue:
     # Where glass meets what was left out, cells are gray, which is no color of tissue.
     cells = (stained & ~unlit) | (dark & ~_widened(unlit, 1))
     return Tissue(cells & (not constant), unlit, brightest, constant)
+
+
+def _color_of_tinted_glass(colors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Return the color of glass, shape (3,), or None where none is tinted."""
+    from scipy.ndimage import minimum_filter
+
+    bright = colors[1] >= np.percentile(colors[1], _BRIGHT_PERCENTILE)
+    glass = np.median(colors[:, bright], axis=1)
+    if np.ptp(glass) < LEAST_CHROMA or glass.argmin() == 1:
+        return None
+    even = (np.abs(colors - glass[:, None, None]) <= _EVEN).all(axis=0)
+    if minimum_filter(even, 3, mode="nearest").mean() < _LEAST_EVEN:
+        return None
+    return np.asarray(glass, np.float32)
 
 
 def _widened(cells: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:

@@ -620,7 +620,10 @@ def enlarged(cells: Array, shape: tuple[int, int], cell_px: int, scale: float) -
 
 
 def calibration_of(seen: Sequence[Seen]) -> Calibration:
-    """Return the calibration with the highest likelihood; each field and pixel size counts alike.
+    """Return the calibration with the highest likelihood.
+
+    Fields are thinned, at each pixel size, to between 20,000 and 40,000 pixels, so that the large ones do not
+    decide alone; a smaller one counts with the pixels it has.
 
     Two parameters, as Platt scaling has (Platt, 1999); found with Newton's method.
     """

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lincei
+from arm_overlay.developing import LARGEST_SCALE
 from arm_overlay.field_score import field_score
 from arm_overlay.options import TumorOptions
 from arm_overlay.outline import cells_in, points_of, regions_of
@@ -285,8 +286,8 @@ def tumor_image(
 
     pixel_size = settings.pixel_size_um or image.pixel_size_um
     choice = _choice(model, pixel_size)
-    _say_scale(choice, pixel_size, caution)
     scene = _Scene.of(image, pixel_size, choice)
+    _say_scale(choice, pixel_size, caution)
     engine = open_engine_for(choice, settings)
     threshold = choice.threshold if settings.threshold is None else settings.threshold
     common: dict[str, Any] = {
@@ -364,6 +365,14 @@ class _Scene:
                 size = pixel_size_um * image.shape[4] / coarser.shape[4]
                 if size <= choice.pixel_size_um * (1 + SAME_SCALE):
                     level = coarser
+        if pixel_size_um is not None and pixel_size_um > LARGEST_SCALE * choice.pixel_size_um:
+            raise LinceiError(
+                f"its pixels of {pixel_size_um:g} um are too coarse for the model, which needs "
+                f"{choice.pixel_size_um:g} um",
+                image.source or image.name,
+                f"Check its pixel size (--pixel-size-um states it); up to "
+                f"{LARGEST_SCALE * choice.pixel_size_um:g} um is possible.",
+            )
         coarser_levels = tuple(other for other in image.levels if other.shape[4] < level.shape[4])
         level = level.with_(levels=coarser_levels)
         level_px = image.shape[4] / level.shape[4]
@@ -456,6 +465,11 @@ def _say_tissue(tissue: Tissue, image: Image, caution: Callable[[str], None]) ->
         )
     elif not tissue.cells.any():
         caution(f"{where}: no stained tissue is found in it, so nothing is outlined.")
+    elif tissue.tinted:
+        caution(
+            f"{where}: its glass is not white but tinted, and the model was made for images in which it is "
+            "nearly white. Balance the white of the image."
+        )
 
 
 def _heat_map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.annotations import TUMOR, imported, write_geojson, write_rois
+from arm_overlay.annotations import TUMOR, write_geojson, write_rois
 from arm_overlay.options import TumorOptions
 from arm_overlay.tumor import (
     TumorOutline,
@@ -112,17 +113,16 @@ def tumor_files(
     Raises
     ------
     LinceiError
-        Before any work: a package that is missing, no input, two inputs with one stem, an input that a result
+        Before any work: no input, two inputs with one stem, an input that a result
         would replace, no such model, no engine that works, a folder that cannot be made or written.
     """
-    for package in ("cv2", "roifile"):
-        imported(package)  # before hours of work, not after
     groups = find_inputs(inputs)
     refuse_equal_stems(groups)
     folder = Path(out).expanduser()
     _refuse_clashes(groups, folder)
     model = found_model(options.model)
     open_engine_for(NetworkChoice(model, model.pixel_size_um, model.threshold), options)
+    was_there = folder.exists()
     with writable_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -164,7 +164,12 @@ def tumor_files(
         done.append(OutlinedFile(_name(group), outline.percent, len(outline.regions), paths))
         return done[-1]
 
-    return run_batch(groups, job, describe=_name, progress=progress, cancelled=cancelled)
+    try:
+        return run_batch(groups, job, describe=_name, progress=progress, cancelled=cancelled)
+    finally:
+        if not was_there:
+            with contextlib.suppress(OSError):  # only an empty one can be removed
+                folder.rmdir()
 
 
 def files_of(out: str | Path, summary: BatchSummary[OutlinedFile]) -> list[Path]:

@@ -235,6 +235,17 @@ def magnification(objective: str) -> float:
     return float(match[1])
 
 
+def objective_of(magnification: float) -> str:
+    """Return the one way in which the objective of a magnification is written.
+
+    Examples
+    --------
+    >>> objective_of(20.0), objective_of(magnification("2.50 X"))
+    ('20x', '2.5x')
+    """
+    return f"{magnification:g}x"
+
+
 def _check(model: Model) -> None:
     """Refuse a card that cannot be used."""
     card, where = model.card, f"model {model.name}"

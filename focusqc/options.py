@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lincei.image import MODALITIES
-from lincei.options import Options, option
+from lincei.options import ENGINE_NAMES, Options, option
 
 # What `FocusOptions.model` says when the image decides.
 AUTOMATIC = "auto"
@@ -59,7 +59,7 @@ class FocusOptions(Options):
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",
-        choices=("openvino", "onnxruntime", "tensorflow"),
+        choices=ENGINE_NAMES,
         advanced=True,
     )
     threads: int = option(0, "Processor threads; 0 uses all.", minimum=0, advanced=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lincei.options import Options, option
+from lincei.options import ENGINE_NAMES, Options, option
 
 MODALITIES = ("phase contrast", "bright field", "DIC")
 # What `TrainOptions.start_from` says when no model is to be started from.
@@ -40,7 +40,7 @@ class LabelOptions(Options):
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",
-        choices=("openvino", "onnxruntime", "tensorflow"),
+        choices=ENGINE_NAMES,
         advanced=True,
     )
     tile_px: int = option(
@@ -168,7 +168,7 @@ class EvaluateOptions(Options):
     engine: str | None = option(
         None,
         "What runs the network; the first that works when left out.",
-        choices=("openvino", "onnxruntime", "tensorflow"),
+        choices=ENGINE_NAMES,
         advanced=True,
     )
     tile_px: int = option(

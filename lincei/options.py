@@ -21,6 +21,10 @@ from lincei.errors import UsageError
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
+# What runs networks, in the order in which it is tried; the classes are in `lincei.engine`, which takes
+# longer to import.
+ENGINE_NAMES = ("openvino", "onnxruntime", "tensorflow")
+
 
 def option(
     default: Any,

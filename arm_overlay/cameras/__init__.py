@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import importlib
+import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Self
@@ -37,6 +38,17 @@ _HOMES = {
     "file": ("arm_overlay.cameras.video", "VideoCamera"),
     "replay": ("arm_overlay.cameras.replay", "ReplayCamera"),
 }
+
+
+def without_password(spec: str) -> str:
+    """Return a camera's specification without the name and password of a network camera, to be shown or kept.
+
+    Examples
+    --------
+    >>> without_password("rtsp://observer:secret@192.168.0.9/microscope"), without_password("usb:0")
+    ('rtsp://192.168.0.9/microscope', 'usb:0')
+    """
+    return re.sub(r"(rtsp://)[^/]*@", r"\1", spec)
 
 
 class CameraError(LinceiError):
@@ -73,15 +85,12 @@ class Camera(abc.ABC):
     ----------
     spec : str
         What follows the kind and the colon.
-    pixel_size_um : float, optional
-        Size of a pixel at the specimen, where the user states it for the present objective.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
+    def __init__(self, spec: str) -> None:
         self.spec = spec
-        self.pixel_size_um = pixel_size_um
 
     @property
     @abc.abstractmethod
@@ -158,15 +167,13 @@ class Camera(abc.ABC):
         self.close()
 
 
-def new_camera(spec: str, *, pixel_size_um: float | None = None) -> Camera:
+def new_camera(spec: str) -> Camera:
     """Return the camera that a specification names, not opened yet.
 
     Parameters
     ----------
     spec : str
         ``"basler"``, ``"file:movie.avi"``, ``"rtsp://..."``: see this module.
-    pixel_size_um : float, optional
-        Size of a pixel at the specimen in micrometers, where the user states it.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def new_camera(spec: str, *, pixel_size_um: float | None = None) -> Camera:
     module, name = _HOMES[kind]
     # A network address is itself the specification.
     camera: Camera = getattr(importlib.import_module(module), name)(
-        spec if kind in ("rtsp", "usb", "file") else rest, pixel_size_um=pixel_size_um
+        spec if kind in ("rtsp", "usb", "file") else rest
     )
     return camera
 

@@ -35,8 +35,8 @@ class BaslerCamera(GenICamDevice):
 
     kind = "basler"
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         self._wanted, self._settings = split_settings(spec)
         self._name = f"basler:{spec}" if spec else "basler"
         self._camera: Any = None
@@ -123,7 +123,6 @@ class BaslerCamera(GenICamDevice):
             bits=self._format.bits,
             bayer=self._format.bayer,
             exposure_ms=self._fixed_exposure_ms,
-            pixel_size_um=self.pixel_size_um,
         )
 
     def _lost(self, reason: str) -> CameraError:

@@ -348,8 +348,8 @@ class GenICamCamera(GenICamDevice):
 
     kind = "genicam"
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         path_and_device, self._settings = split_settings(spec)
         path, _, self._wanted = path_and_device.partition("#")
         self._path = Path(path).expanduser() if path else None
@@ -464,7 +464,6 @@ class GenICamCamera(GenICamDevice):
             bits=pixel_format.bits,
             bayer=pixel_format.bayer,
             exposure_ms=self._fixed_exposure_ms,
-            pixel_size_um=self.pixel_size_um,
         )
 
     def _disconnect(self) -> None:

@@ -45,15 +45,14 @@ class MicroManagerCamera(PolledCamera):
 
     kind = "micromanager"
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         self._path, self._settings = split_settings(spec)
         self._name = f"micromanager:{spec}"
         self._core: Any = None
         self._camera = ""
         self._turret: _Turret | None = None
         self._bayer = ""
-        self._stated_at = ""  # the objective for which the user stated the pixel size
         self._exposure_ms = 0.0
         self._number, self._first_number = -1, 0
         self._clock = DeviceClock()
@@ -95,7 +94,6 @@ class MicroManagerCamera(PolledCamera):
                 "it is several cameras in one", self._name, "Choose one of them as the default camera."
             )
         self._turret = _Turret(core)
-        self._stated_at = self._turret.objective()
         self._number = -1
         self._start()
 
@@ -183,14 +181,7 @@ class MicroManagerCamera(PolledCamera):
         assert self._turret is not None
         if not self._turret.answers:
             return "", None
-        objective = self._turret.objective()
-        if self.pixel_size_um is None:
-            return objective, self._core.getPixelSizeUm(True) or None
-        if objective == self._stated_at:
-            return objective, self.pixel_size_um
-        if objective and self._stated_at:
-            return objective, self.pixel_size_um * float(self._stated_at[:-1]) / float(objective[:-1])
-        return objective, None
+        return self._turret.objective(), self._core.getPixelSizeUm(True) or None
 
     def _disconnect(self) -> None:
         if self._turret is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from arm_overlay.cameras import Camera, CameraError, CameraInfo
 from arm_overlay.frames import Frame
+from arm_overlay.tumor_model import objective_of
 from lincei.errors import LinceiError
 
 # `close` waits no longer than this for a `grab` under way.
@@ -28,12 +29,10 @@ class PolledCamera(Camera):
     ----------
     spec : str
         What follows the kind and the colon.
-    pixel_size_um : float, optional
-        Size of a pixel at the specimen, where the user states it.
     """
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         self._device_lock = threading.Lock()
         self._open = False
         self._connected = False
@@ -288,4 +287,4 @@ def objective_in(label: str) -> str:
     ('10x', '2.5x', '')
     """
     found = re.search(r"(?<![\w.])(?:Res)?(\d+(?:\.\d+)?)\s*[xX×](?![A-Za-z])", label)
-    return f"{float(found[1]):g}x" if found else ""
+    return objective_of(float(found[1])) if found else ""

@@ -54,14 +54,12 @@ class ReplayCamera(Camera):
     ----------
     spec : str
         Its folder, or one that holds a single session; ``,loop`` after it plays it again and again.
-    pixel_size_um : float, optional
-        Size of a pixel at the specimen, in place of the recorded one.
     """
 
     kind: ClassVar[str] = "replay"
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         path, settings = split_settings(spec)
         refuse_unknown_settings(settings, ("loop",), f"replay:{spec}")
         self._path = Path(path)
@@ -138,7 +136,7 @@ class ReplayCamera(Camera):
             bits=recorded.bits,
             bayer=recorded.bayer,
             exposure_ms=recorded.exposure_ms,
-            pixel_size_um=self.pixel_size_um or recorded.pixel_size_um,
+            pixel_size_um=recorded.pixel_size_um,
             objective=recorded.objective,
         )
 

@@ -6,8 +6,10 @@ The specification is ``simulated`` or ``simulated:KEY=VALUE,...``; the keys are 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
+import math
 import re
 import threading
 import time
@@ -53,6 +55,8 @@ _USUAL_EXPOSURE_MS = 5.0
 _NOISE_MARGIN_PX = 256
 # Rows of a slide that are drawn at once, and how far the light of others blurs into them.
 _BAND_PX, _BLUR_PX = 512, 16
+# Frames that are drawn beforehand take no more memory than this.
+_MOST_RENDERED_BYTES = 4 * 2**30
 # A slide is surveyed for its tumor on pixels of this size.
 _SURVEY_UM = 16.0
 
@@ -209,6 +213,15 @@ class SimulatedSettings:
                 "--camera",
                 "Both sides are even numbers from 32 to 8192.",
             )
+        samples = 3 if self.bayer == "none" else 1
+        frame_bytes = math.prod(self.size) * samples * (1 if self.bits == 8 else 2)
+        if self.rendered * frame_bytes > _MOST_RENDERED_BYTES:
+            raise UsageError(
+                f"rendered of the simulated camera is {self.rendered}, which takes "
+                f"{self.rendered * frame_bytes / 2**30:.1f} GiB of memory",
+                "--camera",
+                f"Of these frames at most {_MOST_RENDERED_BYTES // frame_bytes} can be drawn beforehand.",
+            )
 
     def objective_at(self, time_s: float) -> tuple[str, bool]:
         """Return the objective in the light path, and whether the turret turns to another just now."""
@@ -352,8 +365,6 @@ class SimulatedCamera(PolledCamera):
     ----------
     spec : str
         What follows ``simulated:``; may be empty.
-    pixel_size_um : float, optional
-        Replaces the true pixel size in the frames, as when a user states a wrong one.
 
     Raises
     ------
@@ -363,8 +374,8 @@ class SimulatedCamera(PolledCamera):
 
     kind: ClassVar[str] = "simulated"
 
-    def __init__(self, spec: str = "", *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str = "") -> None:
+        super().__init__(spec)
         self.settings = SimulatedSettings.from_spec(spec)
         self._model = self.settings.camera_model
         self._exposure_ms, self._gain = self.settings.exposure_ms, 1.0
@@ -440,7 +451,8 @@ class SimulatedCamera(PolledCamera):
     def truth(self, number: int) -> FrameTruth:
         """Return what is in a frame, by the frame's number."""
         drawn = self._drawn_number(number)
-        return self._the_scene().truth(drawn / self.settings.fps, number)
+        truth = self._the_scene().truth(drawn / self.settings.fps, number)
+        return dataclasses.replace(truth, tumor=self._resized(truth.tumor, number / self.settings.fps))
 
     def _connect(self) -> None:
         until_s = _unplugged_until_s.get(self.spec, 0.0)
@@ -487,17 +499,15 @@ class SimulatedCamera(PolledCamera):
             bits=settings.bits,
             bayer=self._model.bayer,
             exposure_ms=self._exposure_ms,
-            pixel_size_um=self.pixel_size_um or own_size_um,
+            pixel_size_um=own_size_um,
             objective=objective if settings.reports_objective else "",
         )
 
     def _disconnect(self) -> None:
         """Let go of nothing: scenes are kept, since they take long to draw."""
 
-    def _resized(
-        self, pixels: NDArray[np.unsignedinteger[Any]], time_s: float
-    ) -> NDArray[np.unsignedinteger[Any]]:
-        """Return a frame as large as the camera sends it at a time."""
+    def _resized(self, pixels: NDArray[Any], time_s: float) -> NDArray[Any]:
+        """Return a frame, or what is known of its pixels, as large as the camera sends it at a time."""
         resize_after = self.settings.resize_after
         if resize_after is None or time_s < resize_after:
             return pixels
@@ -736,8 +746,8 @@ class _Way:
         with self._lock:
             while self._until_s <= time_s:
                 self._add_leg()
-            starts = [leg[0] for leg in self._legs]
-        begin, rest, move, start, end = self._legs[int(np.searchsorted(starts, time_s, "right")) - 1]
+            number = bisect.bisect_right(self._legs, time_s, key=lambda leg: leg[0]) - 1
+            begin, rest, move, start, end = self._legs[number]
         share = min(max((time_s - begin - rest) / move, 0.0), 1.0)
         # Speeding up and slowing down smoothly.
         place = start + (end - start) * (share * share * (3 - 2 * share))

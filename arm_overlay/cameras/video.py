@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_overlay.cameras import CameraEndedError, CameraError, CameraInfo
+from arm_overlay.cameras import CameraEndedError, CameraError, CameraInfo, without_password
 from arm_overlay.cameras.polled import (
     NewestFrames,
     PolledCamera,
@@ -33,6 +33,7 @@ from arm_overlay.cameras.polled import (
     there_are,
 )
 from arm_overlay.frames import BAYER_PATTERNS, Frame
+from arm_overlay.imaging import opencv
 from lincei.errors import LinceiError
 from lincei.image import SUFFIXES, Image
 from lincei.pattern import find_inputs
@@ -58,8 +59,8 @@ class VideoCamera(PolledCamera):
 
     kind = "file"
 
-    def __init__(self, spec: str, *, pixel_size_um: float | None = None) -> None:
-        super().__init__(spec, pixel_size_um=pixel_size_um)
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
         self._source: _Source | None = None
         self._frames: NewestFrames | None = None
         self._interval_s: float | None = None
@@ -67,7 +68,7 @@ class VideoCamera(PolledCamera):
     @property
     def name(self) -> str:
         """The specification, without the password of a network camera."""
-        return re.sub(r"(rtsp://)[^/@]*@", r"\1", self.spec)
+        return without_password(self.spec)
 
     @property
     def frame_interval_s(self) -> float | None:
@@ -132,8 +133,6 @@ class _Source:
     def frame(self, pixels: NDArray[Any], **known: Any) -> Frame:
         """Return the next frame, taken now."""
         self.number += 1
-        known.setdefault("pixel_size_um", None)
-        known["pixel_size_um"] = self.camera.pixel_size_um or known["pixel_size_um"]
         return Frame(pixels=pixels, time_s=time.monotonic(), number=self.number, **known)
 
 
@@ -144,7 +143,7 @@ class _LiveVideo(_Source):
         self, camera: VideoCamera, address: int | str, settings: dict[str, str] | None = None
     ) -> None:
         super().__init__(camera)
-        cv2 = _cv2()
+        cv2 = opencv()
         with _quiet(cv2):
             if isinstance(address, int):
                 self._capture = cv2.VideoCapture(address)
@@ -241,7 +240,7 @@ class _Movie(_Played):
     def __init__(self, camera: VideoCamera, path: Path, settings: dict[str, str]) -> None:
         if not path.is_file():
             raise CameraError("there is no such file", str(path), "Check the path.")
-        self._cv2, self._path = _cv2(), path
+        self._cv2, self._path = opencv(), path
         self._capture = self._opened()
         fps = self._capture.get(self._cv2.CAP_PROP_FPS)
         self._stated = round(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
@@ -361,7 +360,7 @@ def found() -> list[CameraInfo]:
     LinceiError
         When OpenCV is not installed.
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     if platform.system() == "Linux":
         # Asking the system opens no camera, which another program may be using.
         devices = sorted(Path("/sys/class/video4linux").glob("video*"), key=lambda path: int(path.name[5:]))
@@ -463,15 +462,3 @@ def _quiet(cv2: Any) -> Iterator[None]:
         yield
     finally:
         cv2.utils.logging.setLogLevel(before)
-
-
-def _cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise LinceiError(
-            f"USB cameras, network cameras and movies need OpenCV ({error})",
-            "usb, rtsp, file",
-            "Install it with: pip install 'lincei[arm]'.",
-        ) from error
-    return cv2

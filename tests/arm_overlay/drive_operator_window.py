@@ -24,7 +24,7 @@ from arm_overlay.display_alignment import AlignmentError
 from arm_overlay.live_view import application
 from arm_overlay.loop import Loop
 from arm_overlay.objectives import WHICH_OBJECTIVE
-from arm_overlay.operator_window import KEYS, OperatorWindow
+from arm_overlay.operator_window import OBJECTIVES, OperatorWindow, keys_of
 from arm_overlay.recording import Records
 
 FOUND: dict[str, Any] = {}
@@ -112,9 +112,16 @@ def drive(folder: Path) -> None:
     FOUND["held keys act again"] = sorted(
         shortcut.key().toString() for shortcut in window.findChildren(QShortcut) if shortcut.autoRepeat()
     )
+    # From the model's own, 30 %, in steps of one.
+    wait(lambda: "the model's own, 30 %" in texts(window), "the model's threshold told")
     press(window, Qt.Key.Key_Plus)
-    wait(lambda: live.threshold == 0.51, "threshold up")
-    wait(lambda: "51 %" in texts(window), "threshold told")
+    wait(lambda: live.threshold == 0.31, "threshold up")
+    wait(lambda: "THRESHOLD  31 %" in texts(window), "threshold told")
+    press(window, Qt.Key.Key_0)
+    wait(lambda: live.threshold is None, "own threshold")
+    wait(lambda: "the model's own, 30 %" in texts(window), "the model's threshold again")
+    press(window, Qt.Key.Key_Minus)
+    wait(lambda: live.threshold == 0.29, "threshold down")
     press(window, Qt.Key.Key_0)
     wait(lambda: live.threshold is None, "own threshold")
     press(window, Qt.Key.Key_PageDown)
@@ -206,8 +213,20 @@ def drive(folder: Path) -> None:
     wait(lambda: hasattr(window, "_keys_dialog") and window._keys_dialog.isVisible(), "the keys")
     QTest.qWait(100)
     shown = texts(window._keys_dialog)
-    FOUND["keys shown"] = all(key in shown and what in shown for key, what in KEYS.items())
+    FOUND["keys shown"] = all(key in shown and what in shown for key, what in keys_of(OBJECTIVES).items())
     window._keys_dialog.close()
+
+    # Another turret.
+    turret = OperatorWindow(loop, models=[], objectives=("5x", "63x"))
+    turret.show()
+    turret.activateWindow()
+    wait(turret.isActiveWindow, "the other window's focus")
+    press(turret, Qt.Key.Key_2)
+    wait(lambda: live.objective == "63x", "objective 63x")
+    turret.show_keys()
+    FOUND["keys of another turret"] = texts(turret._keys_dialog)
+    turret._keys_dialog.close()
+    turret.hide()
 
     loop_before = loop.finished
     window.close()

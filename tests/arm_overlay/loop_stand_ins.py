@@ -27,6 +27,10 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
+# The stand-in model's own.
+OWN_THRESHOLD = 0.3
+
+
 class Faults:
     """What goes wrong with the cameras of one device, from now on."""
 
@@ -165,6 +169,7 @@ class StandInLive:
             objective=frame.objective or self.objective,
             model=self.model,
             pixel_size_um=frame.pixel_size_um,
+            threshold=OWN_THRESHOLD if self.threshold is None else self.threshold,
             timings_ms={"debayer": 1.0, "gate": 0.5, "inference": 1e3 * self.takes_s, "outline": 0.25},
         )
 

@@ -33,7 +33,14 @@ from arm_overlay.aligning import (
     run_align,
     stored_as,
 )
-from arm_overlay.display_alignment import AlignmentError, display_key, load_alignment, mapped, save_alignment
+from arm_overlay.display_alignment import (
+    AlignmentError,
+    display_key,
+    fit_alignment,
+    load_alignment,
+    mapped,
+    save_alignment,
+)
 from arm_overlay.fiducials import Charuco
 from arm_overlay.frames import Frame
 from lincei.errors import CancelledError, UsageError
@@ -83,6 +90,18 @@ def test_dots_take_over_where_markers_are_blurred() -> None:
 def test_a_display_that_the_camera_cannot_see_is_told_with_the_way_out() -> None:
     with pytest.raises(AlignmentError, match=r"does not see the fiducials.*--method landmarks"):
         align(OpticalPath(TRUE, light=0.0), fiducials=[Charuco(DISPLAY_PX)])
+
+
+def test_points_that_disagree_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+
+    def disagreeing(camera_px: Any, display_px: Any, **options: Any) -> Any:
+        # As when tissue is taken for fiducials: found anywhere.
+        return fit_alignment(random.permutation(camera_px), display_px, **options)
+
+    monkeypatch.setattr(aligning, "fit_alignment", disagreeing)
+    with pytest.raises(AlignmentError, match=r"the points disagree.*--method landmarks"):
+        align(OpticalPath(TRUE), fiducials=[Charuco(DISPLAY_PX)])
 
 
 def test_a_saturated_camera_is_told_to_dim_the_lamp() -> None:

@@ -18,7 +18,7 @@ from loop_stand_ins import wait_until
 from tiny_tumor_models import write_tiny_model
 from virtual_screens import EYEPIECE, EYEPIECE_SIZE, TwoMonitors
 
-from arm_overlay.arm_commands import _Colors, empty_field_file
+from arm_overlay.arm_commands import _Colors, _told, empty_field_file
 from arm_overlay.developing import Developing, write_developing
 from arm_overlay.display_alignment import Alignment, save_alignment
 from arm_overlay.frames import Frame
@@ -297,6 +297,15 @@ def test_an_empty_field_is_taken_once_and_found_again(here: Path, capsys: pytest
     assert main(["arm", "empty-field", "--camera", camera, "--out", str(other)]) == 0
     assert other.is_file()
     assert [p.name for p in here.iterdir() if "part" in p.name] == []
+
+
+def test_no_record_and_no_file_name_holds_a_cameras_password() -> None:
+    camera = "rtsp://observer:se@cret@192.168.0.9/microscope"
+    assert empty_field_file(camera, "20x").name == "rtsp-192-168-0-9-microscope-20x.npz"
+    told = _told(ArmOptions(camera=camera, objective="20x"))
+    assert told["camera"] == "rtsp://192.168.0.9/microscope"
+    assert told["objective"] == "20x"
+    assert "cret" not in str(told)
 
 
 def test_colors_follow_the_objective_and_no_field_is_evened_with_another_ones_light(

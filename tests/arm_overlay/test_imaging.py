@@ -65,6 +65,10 @@ class TestPixelSize:
     def test_it_follows_from_sensor_objective_and_adapter(self, objective: str, size_um: float):
         assert CameraModel().pixel_size_um(objective) == pytest.approx(size_um)
 
+    def test_there_is_none_of_an_objective_that_cannot_be_simulated(self):
+        with pytest.raises(UsageError, match="4x, 10x, 20x, 40x"):
+            CameraModel().pixel_size_um("63x")
+
     @pytest.mark.parametrize("objective", NUMERICAL_APERTURES)
     def test_a_section_comes_out_at_the_cameras_scale(self, objective: str):
         found = seen(glass(400, 640), 1.0, View(objective), CameraModel(), random_numbers())

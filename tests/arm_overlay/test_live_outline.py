@@ -183,12 +183,33 @@ def test_outlines_follow_a_slide_that_moves(outline: LiveOutline) -> None:
 def test_the_threshold_is_that_of_the_operator_or_else_the_models(outline: LiveOutline) -> None:
     # Structure of the tissue between the disks has probabilities far below one half.
     assert len(steps(outline, [frame_at(500, 400, i) for i in range(3)]).regions) == 1
-    outline.set_threshold(1.0)
+    outline.set_threshold(0.9999)
     assert steps(outline, [frame_at(500, 400, i) for i in range(3, 30)]).regions == ()
     outline.set_threshold(None)
     assert len(steps(outline, [frame_at(500, 400, i) for i in range(30, 40)]).regions) == 1
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        outline.set_threshold(1.5)
+    for refused in (0.0, 1.0, 1.5):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            outline.set_threshold(refused)
+    with pytest.raises(UsageError, match="--threshold is 1"):
+        LiveOutline(threshold=1.0)
+
+
+def test_an_overlay_states_the_threshold_in_effect(models: dict[str, str]) -> None:
+    for kind in (PROBABILITY_MAP, NUMBER):
+        with LiveOutline(model=models[kind], focus_gate=False, patience_s=math.inf) as outline:
+            own = TumorModel.open(models[kind]).threshold if kind == PROBABILITY_MAP else None
+            assert outline.step(frame_at(500, 400)).threshold == own
+            outline.set_threshold(0.8125)
+            frame = frame_at(500, 400, 1)
+            assert outline.step(frame).threshold == (0.8125 if own is not None else None)
+    # A frame with nothing to be shown has one, too; without an objective there is none.
+    with LiveOutline(model=models[PROBABILITY_MAP], focus_gate=False, patience_s=math.inf) as outline:
+        overlay = outline.step(frame_at(500, 400, pixel_size_um=None))
+        assert overlay.blank_reason
+        assert overlay.threshold == TumorModel.open(models[PROBABILITY_MAP]).threshold
+        assert outline.step(frame_at(500, 400, 1, objective="")).threshold is not None
+    with LiveOutline(model=models[PROBABILITY_MAP], focus_gate=False, patience_s=math.inf) as outline:
+        assert outline.step(frame_at(500, 400, objective="")).threshold is None
 
 
 def test_the_mode_changes_and_another_is_refused(outline: LiveOutline) -> None:

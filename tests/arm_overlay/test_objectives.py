@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from arm_overlay.frames import Frame
-from arm_overlay.objectives import WHICH_OBJECTIVE, Objectives, scale_certainty
+from arm_overlay.objectives import WHICH_OBJECTIVE, Objectives, on_turret, scale_certainty
 from arm_overlay.stabilizer import MotionTracker, motion_picture
 from lincei.errors import LinceiError
 
@@ -98,6 +98,22 @@ def test_a_microscope_that_reports_its_objective_states_the_size_for_it() -> Non
     assert objectives.hear(frame(0.25, "no lens"))
     assert objectives.objective == ""
     assert objectives.pixel_size_um(frame(0.25, "no lens")) is None
+
+
+def test_an_objective_is_written_alike_whoever_names_it() -> None:
+    objectives = Objectives("20X")
+    assert objectives.objective == "20x"
+    assert not objectives.hear(frame(0.5, "20 X"))
+    assert objectives.hear(frame(0.25, "40.0X"))
+    assert objectives.objective == "40x"
+    objectives.set("2.50x")
+    assert objectives.objective == "2.5x"
+
+
+def test_the_objectives_of_a_turret_come_by_magnification_and_once() -> None:
+    assert on_turret(["40x", "4x", "5X", "", "63x", "5x"]) == ("4x", "5x", "40x", "63x")
+    with pytest.raises(LinceiError, match="no objective"):
+        on_turret(["4x", "big one"])
 
 
 def test_without_any_pixel_size_there_is_none() -> None:

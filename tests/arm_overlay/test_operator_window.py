@@ -55,6 +55,12 @@ def test_keys_choose_objective_mode_threshold_and_brightness(found: dict[str, An
     assert found["one objective is down"] == ["10x"]
 
 
+def test_the_keys_are_those_of_the_objectives_that_there_are(found: dict[str, Any]) -> None:
+    assert "1 2\n" in found["keys of another turret"]
+    assert "Objective 5x, 63x" in found["keys of another turret"]
+    assert "20x" not in found["keys of another turret"]
+
+
 def test_one_key_hides_everything_and_shows_it_again(found: dict[str, Any]) -> None:
     assert found["hidden stays dark"]
     assert found["hidden is said"]

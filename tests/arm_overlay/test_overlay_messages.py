@@ -44,6 +44,7 @@ FULL = DisplayMessage(
         objective="20x",
         model="tumor-breast",
         pixel_size_um=0.25,
+        threshold=0.375,
         shift_px=(1.5, -2.0),
         speed_fields_s=0.125,
         timings_ms={"inference": 12.5},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from loop_stand_ins import (
+    OWN_THRESHOLD,
     PATIENCE_S,
     SQUARE,
     StandInCamera,
@@ -23,6 +25,7 @@ from loop_stand_ins import (
 )
 from numpy.typing import NDArray
 
+from arm_overlay import recording
 from arm_overlay.annotations import read_geojson
 from arm_overlay.cameras import CameraEndedError, CameraError, new_camera
 from arm_overlay.cameras.replay import ReplayCamera, recorded_empty_field
@@ -56,6 +59,7 @@ def overlay_of(frame: Frame, **changes: Any) -> Overlay:
         "objective": "20x",
         "model": "tumor-test",
         "pixel_size_um": 0.5,
+        "threshold": 0.45,
         "timings_ms": {"inference": 3.25},
     }
     return Overlay(frame.number, frame.time_s, frame.size_px, **{**fields, **changes})
@@ -157,6 +161,7 @@ def test_a_snapshot_holds_frame_heat_map_overlay_outline_and_settings(tmp_path: 
     assert settings["comment"] == "a nest at the border"
     assert settings["pixel_size_um"] == 0.5
     assert settings["objective"] == "20x"
+    assert settings["threshold"] == 0.45
     assert settings["options"] == {"threshold": 0.4}
     assert settings["model_hash"] == "abc"
     assert settings["timings_ms"] == {"inference": 3.25}
@@ -203,6 +208,27 @@ def test_a_snapshot_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(recording, "_CLOSE_S", 0.2)
+    answers = threading.Event()
+
+    def develop(frame: Frame) -> NDArray[np.uint8]:
+        answers.wait(PATIENCE_S)
+        return colors_of(frame)
+
+    records, frame = Records(tmp_path, develop), stand_in_frame(0)
+    troubles: list[str] = []
+    records.on_trouble = troubles.append
+    futures = [records.snapshot(frame, overlay_of(frame)) for _ in range(2)]
+    records.close()
+    assert not any(future.done() for future in futures)
+    assert "the disk does not answer: 2" in troubles[0]
+    answers.set()
+    assert len({future.result(PATIENCE_S) for future in futures}) == 2
+    records.close()
+    assert len(troubles) == 1
+
+
 def test_snapshots_from_the_running_loop_are_folders_of_their_own_with_its_state(tmp_path: Path) -> None:
     records = Records(tmp_path, colors_of, settings={"options": {"model": "tumor-test"}})
 
@@ -218,6 +244,7 @@ def test_snapshots_from_the_running_loop_are_folders_of_their_own_with_its_state
     for number, folder in enumerate(folders):
         settings = json.loads((folder / "settings.json").read_text("utf-8"))
         assert settings["comment"] == f"comment {number}"
+        assert settings["threshold"] == OWN_THRESHOLD
         assert settings["alignment"] == [[2, 0, 0], [0, 2, 0], [0, 0, 1]]
         assert settings["loop"]["camera"] == "stand-in camera"
         assert settings["loop"]["stages_ms"]["debayer"] == 1.0

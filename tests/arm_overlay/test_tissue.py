@@ -124,6 +124,28 @@ def test_it_stops_when_asked() -> None:
         find_tissue(image, 1 / CELL_PX, (20, 30), 255, cancelled=lambda: True)
 
 
+@pytest.mark.parametrize("gains", [(1.0, 1.0, 0.9), (1.0, 0.9, 0.8), (0.85, 0.93, 1.0)])
+def test_glass_of_real_sections_that_is_tinted_is_no_tissue(
+    real_data: Path, gains: tuple[float, float, float]
+) -> None:
+    """Lamps and cameras that are not balanced make everything yellow, orange or blue."""
+    with_glass = 0
+    for path in sorted((real_data / "he_oral_20x" / "images").iterdir()):
+        image = open_image(path)
+        colors = np.moveaxis(image.read()[0, :, 0], 0, -1)
+        cells = (colors.shape[0] // 16, colors.shape[1] // 16)
+        balanced = find_tissue(image, 1 / 16, cells, 255)
+        assert not balanced.tinted
+        if balanced.cells.mean() > 0.95:
+            continue
+        with_glass += 1
+        tinted = Image.from_array(np.rint(colors * gains).astype(np.uint8), "YXS")
+        found_tinted = find_tissue(tinted, 1 / 16, cells, 255)
+        assert found_tinted.tinted
+        assert found_tinted.cells.mean() == pytest.approx(balanced.cells.mean(), abs=0.02)
+    assert with_glass >= 3
+
+
 @pytest.mark.parametrize("folder", ["he_lymph_node_10x", "he_oral_20x"])
 def test_hardly_any_tumor_of_real_sections_is_taken_for_glass(real_data: Path, folder: str) -> None:
     pixel = {"he_lymph_node_10x": 1.0, "he_oral_20x": 0.5}[folder]

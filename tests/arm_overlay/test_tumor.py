@@ -107,6 +107,11 @@ def test_coarser_images_are_enlarged_with_a_warning_where_they_are_too_coarse(mo
     assert_disks(outline, disks)
 
 
+def test_images_that_would_be_enlarged_out_of_all_measure_are_refused(model: Model) -> None:
+    with pytest.raises(LinceiError, match=r"500 um are too coarse .*--pixel-size-um .* up to 4 um"):
+        tumor(section((300, 400)), model, pixel_size_um=500)
+
+
 def test_coarse_images_are_looked_at_as_at_the_objective_of_their_scale(tmp_path: Path) -> None:
     table = {
         "4x": {"network": "", "pixel_size_um": 2.0, "threshold": 0.8},
@@ -292,6 +297,17 @@ def test_where_there_is_no_tissue_nothing_is_outlined_and_it_is_said(
     assert outline.probability is not None
     assert outline.probability.read().max() == 0
     assert not runs
+
+
+def test_tinted_glass_is_warned_of_and_is_no_tissue(model: Model) -> None:
+    colors = np.random.default_rng(0).normal(GLASS, 3, (*SIZE, 3)).clip(0, 255)
+    colors[200:400, 200:400] = section().read()[0, :, 0, 200:400, 200:400].transpose(1, 2, 0)
+    balanced = tumor(Image.from_array(colors.astype(np.uint8), "YXS", pixel_size_um=1.0), model)
+    tinted = Image.from_array((colors * (1.0, 0.95, 0.85)).astype(np.uint8), "YXS", pixel_size_um=1.0)
+    with pytest.warns(LinceiWarning, match="its glass is not white but tinted"):
+        outline = tumor(tinted, model)
+    assert balanced.percent is not None
+    assert outline.percent == pytest.approx(balanced.percent, abs=3)
 
 
 def test_an_underexposed_image_is_warned_of(model: Model) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import sys
 import tracemalloc
 import warnings
 from collections.abc import Iterator
@@ -263,15 +262,16 @@ def test_what_cannot_work_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("package", ["cv2", "roifile"])
-def test_a_missing_package_is_said_before_any_work(
-    slides: Path, tmp_path: Path, options: TumorOptions, monkeypatch: pytest.MonkeyPatch, package: str
+def test_a_run_that_makes_nothing_leaves_no_empty_folder(
+    slides: Path, tmp_path: Path, options: TumorOptions
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(LinceiError, match=f"need the package {package}") as raised:
-        tumor_files([str(slides)], tmp_path / "out", options)
-    assert "lincei[arm]" in raised.value.what_to_do
-    assert not (tmp_path / "out").exists()
+    (slides / "broken.tif").write_bytes(b"II*\0")
+    for out in (tmp_path / "new", tmp_path / "made by the user"):
+        if out.name != "new":
+            out.mkdir()
+        summary = tumor_files([str(slides / "broken.tif")], out, options)
+        assert len(summary.failures) == 1
+        assert out.exists() == (out.name != "new")
 
 
 def test_stopping_keeps_what_is_done_and_leaves_nothing_half_written(

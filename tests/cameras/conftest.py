@@ -36,8 +36,8 @@ def opened() -> Iterator[Callable[..., Camera]]:
     """Open cameras by their specification; they are closed after the test."""
     cameras: list[Camera] = []
 
-    def open_camera(spec: str, **options: float) -> Camera:
-        camera = new_camera(spec, **options)
+    def open_camera(spec: str) -> Camera:
+        camera = new_camera(spec)
         cameras.append(camera)
         camera.open()
         return camera

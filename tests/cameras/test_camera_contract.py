@@ -146,11 +146,6 @@ def test_a_camera_that_is_not_there_is_refused_with_a_sentence(sample: Sample) -
     unknown.close()
 
 
-def test_the_pixel_size_that_the_user_states_is_in_the_frames(sample: Sample) -> None:
-    with new_camera(sample.spec, pixel_size_um=0.44) as camera:
-        assert camera.grab(LONG_S).pixel_size_um == 0.44
-
-
 def test_exposure_is_set_and_in_the_frames_where_the_camera_has_it(
     sample: Sample, camera: Camera, frame_where: Callable
 ) -> None:

@@ -78,15 +78,6 @@ def test_a_change_of_the_objective_is_seen_in_the_frames_that_follow(opened: Cal
         assert (frame.objective, frame.pixel_size_um) == (objective, pixel_size_um)
 
 
-def test_a_stated_pixel_size_follows_the_magnification(opened: Callable) -> None:
-    camera = opened("micromanager:demo", pixel_size_um=0.8)
-    assert camera.grab(LONG_S).pixel_size_um == 0.8
-    camera._core.setStateLabel("Objective", "Nikon 40X Plan Fluor ELWD")
-    assert camera.grab(LONG_S).pixel_size_um == pytest.approx(0.2)
-    camera._core.setStateLabel("Objective", "Objective-4")
-    assert camera.grab(LONG_S).pixel_size_um is None
-
-
 def test_a_turret_that_does_not_answer_leaves_the_objective_unknown_until_it_does(
     opened: Callable, frame_where: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

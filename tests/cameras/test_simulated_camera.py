@@ -243,10 +243,6 @@ class TestRealTime:
         assert not thread.is_alive()
         assert "closed" in str(errors[0])
 
-    def test_the_pixel_size_that_the_user_states_is_in_the_frames(self):
-        with new_camera(f"simulated:{SMALL}", pixel_size_um=0.44) as found:
-            assert found.grab(LONG_S).pixel_size_um == 0.44
-
 
 class TestFaults:
     def test_an_unplugged_camera_says_so_and_comes_back(self, opened, error_of):
@@ -273,7 +269,10 @@ class TestFaults:
     def test_the_size_of_the_frames_changes_under_way(self, rendered: int, opened, frame_where):
         found = opened(f"simulated:{SMALL},resize_after=2,rendered={rendered}")
         assert found.grab(LONG_S).size_px == (192, 128)
-        assert frame_where(found, lambda frame: frame.number >= 60).size_px == (96, 64)
+        frame = frame_where(found, lambda frame: frame.number >= 60)
+        assert frame.size_px == (96, 64)
+        assert found.truth(0).tumor.shape == (128, 192)
+        assert found.truth(frame.number).tumor.shape == (64, 96)
 
 
 class TestSpecification:
@@ -314,6 +313,8 @@ class TestSpecification:
             ("noise=maybe", "noise.*yes or no"),
             ("seed=1.5", "seed.*whole number"),
             ("seed=-1", "seed.*0 or above"),
+            ("rendered=10000,size=1920x1200", "rendered.*21.5 GiB.*at most 1864"),
+            ("rendered=3000,size=1920x1200,bits=12,bayer=none", "rendered.*38.6 GiB.*at most 310"),
         ],
     )
     def test_what_is_wrong_is_named_with_what_is_allowed(self, spec: str, named: str):

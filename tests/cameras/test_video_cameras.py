@@ -153,11 +153,6 @@ def test_raw_frames_of_a_folder_keep_mosaic_bits_and_pixel_size(tmp_path: Path, 
             return
 
 
-def test_the_pixel_size_that_the_user_states_goes_before_the_files(tmp_path: Path, opened: Callable) -> None:
-    save_image(Image.from_array(np.zeros((8, 8), np.uint8), pixel_size_um=0.44), tmp_path / "a.ome.tif")
-    assert opened(f"file:{tmp_path}", pixel_size_um=0.3).grab(LONG_S).pixel_size_um == 0.3
-
-
 def test_the_time_points_of_an_image_are_frames_at_its_own_rate(
     tmp_path: Path, opened: Callable, error_of: Callable
 ) -> None:

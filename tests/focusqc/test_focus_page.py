@@ -185,6 +185,7 @@ def test_ten_thousand_rows_are_sorted_and_searched_with_few_elements(browser: An
 def test_a_picture_opens_large_and_closes_by_key_and_by_click(browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
 
     opened(browser, collected([4, 1, 9], out=tmp_path).write(tmp_path / "report.html"))
     cards = browser.find_elements("css selector", "#montage button")
@@ -206,7 +207,8 @@ def test_a_picture_opens_large_and_closes_by_key_and_by_click(browser: Any, tmp_
     assert "w02.tif" in box.text
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
     assert not box.is_displayed()
-    assert browser.switch_to.active_element == cards[2]
+    # The browser tells the page that the dialog was closed a moment later.
+    WebDriverWait(browser, 60).until(lambda driver: driver.switch_to.active_element == cards[2])
     # By keyboard alone: the picture that has the focus opens with Enter.
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     assert "w02.tif" in box.text

@@ -16,6 +16,7 @@ from lincei import engine as engine_module
 from lincei.engine import ENGINES, Engine, cached_engine, clear_engines, engine_status, open_engine
 from lincei.errors import LinceiError, UsageError
 from lincei.model import Model, write_model
+from lincei.options import ENGINE_NAMES
 
 ONNX_ENGINES = ("openvino", "onnxruntime")
 
@@ -175,6 +176,10 @@ def test_wrong_settings_are_wrong_usage(tmp_path: Path) -> None:
     for settings in ({"engine": "abacus"}, {"precision": "float8"}, {"threads": 0}):
         with pytest.raises(UsageError):
             open_engine(model, **settings)  # type: ignore[arg-type]
+
+
+def test_options_offer_the_engines_there_are() -> None:
+    assert tuple(ENGINES) == ENGINE_NAMES
 
 
 def test_status_tells_what_works_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
