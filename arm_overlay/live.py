@@ -7,6 +7,7 @@ camera while the network does not; what has come into view since is not outlined
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import statistics
@@ -321,7 +322,7 @@ class LiveOutline:
         except Exception as error:  # a bad frame or driver must not end the loop
             reason = f"error: {type(error).__name__}: {first_line(error)}"
         self._restart()
-        return self._blank(frame, reason, motion, None, timings)
+        return self._bare(frame, reason, motion, None, timings)
 
     def _stepped(self, frame: Frame, timings: _Timings) -> Overlay:
         """Return the overlay of a frame that nothing is wrong with."""
@@ -374,13 +375,13 @@ class LiveOutline:
             reason = CHANGING
         reason = reason or TOO_FAST * self._too_fast or OUT_OF_FOCUS * out_of_focus
         if reason:
-            return self._blank(frame, reason, motion, pixel_size_um, timings)
+            return self._bare(frame, reason, motion, pixel_size_um, timings)
         assert network is not None
         assert choice is not None
         assert pixel_size_um is not None
         fresh, reason = self._look(frame, network, colors, motion, timings)
         if reason:
-            return self._blank(frame, reason, motion, pixel_size_um, timings)
+            return self._bare(frame, reason, motion, pixel_size_um, timings)
         return self._shown(frame, choice, colors, motion, pixel_size_um, fresh, timings)
 
     def _judge_speed(self, motion: Motion) -> None:
@@ -390,7 +391,7 @@ class LiveOutline:
         if self._too_fast:
             self._forget_answers()
 
-    def _blank(
+    def _bare(
         self,
         frame: Frame,
         reason: str,
@@ -647,24 +648,14 @@ class LiveOutline:
             unit = f" {choice.model.number_unit}" if choice.model.number_unit else ""
             texts = (f"{choice.model.number_name}: {number:.3g}{unit}",)
             measures = {choice.model.number_name: number}
-        return Overlay(
-            frame.number,
-            frame.time_s,
-            frame.size_px,
-            mode=self._mode,
+        return dataclasses.replace(
+            self._bare(frame, "", motion, pixel_size_um, timings),
             regions=regions,
             heat_map=heat_map,
             points=points,
             arrows=arrows,
             texts=texts,
             measures=measures,
-            objective=self._objectives.objective,
-            model=self._model.name,
-            pixel_size_um=pixel_size_um,
-            threshold=self._threshold_in_use,
-            shift_px=motion.shift_px,
-            speed_fields_s=motion.speed_fields_s,
-            timings_ms=timings.values,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,12 +64,9 @@ def write_tumor_model(
     Model
         Unfinished when Keras does not run on TensorFlow.
     """
-    import keras
-
     from arm_overlay.network import build_network
-    from lincei.model import write_model
     from lincei.model_card import Card, Tensor
-    from lincei.model_exchange import export_onnx
+    from lincei.model_exchange import write_trained_model
 
     network = build_network(config.to_json())
     network.set_weights(trainer.get_weights())
@@ -113,30 +109,17 @@ def write_tumor_model(
     )
     fields = simulated_section()
     probability = np.asarray(network.predict_on_batch(np.moveaxis(fields, 1, -1)))
-    with tempfile.TemporaryDirectory(prefix="lincei-model-") as scratch:
-        weights = Path(scratch) / "network.weights.h5"
-        network.save_weights(weights)
-        onnx = None
-        if keras.backend.backend() == "tensorflow":
-            onnx = export_onnx(
-                network,
-                Path(scratch) / "network.onnx",
-                channels=len(INPUT_CHANNELS),
-                output_names=[output],
-                input_name="field",
-            )
-        return write_model(
-            folder,
-            card,
-            onnx=onnx,
-            keras_weights=weights,
-            network={"builder": BUILDER, "config": config.to_json()},
-            test_input=fields,
-            test_outputs={output: np.moveaxis(probability, -1, 1)},
-            readme=card_in_words(folder.name, config, objectives, options, figures, training),
-            metrics=dict(figures),
-            replace=True,
-        )
+    return write_trained_model(
+        folder,
+        card,
+        network,
+        BUILDER,
+        config.to_json(),
+        test_input=fields,
+        test_outputs={output: np.moveaxis(probability, -1, 1)},
+        readme=card_in_words(folder.name, config, objectives, options, figures, training),
+        figures=figures,
+    )
 
 
 def simulated_section(seed: int = 20190812) -> NDArray[np.float32]:

@@ -64,8 +64,7 @@ class LiveOptions(Options):
     smallest_um: float = option(
         50.0, "Regions (and holes) less wide than this are not outlined.", unit="um", minimum=0
     )
-    # Measured by benchmarks/arm_speed.py: shown 50 ms late, outlines lose no more than 0.05 Dice up to 0.8
-    # widths a second; at half a width that holds up to 80 ms.
+    # benchmarks/arm_speed.py measures what outlines lose at each speed by being shown late.
     top_speed: float = option(
         0.5,
         "Above this speed of the slide (widths of the view a second) the outline is hidden.",

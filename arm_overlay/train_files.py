@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,9 @@ from arm_overlay.masks import mask_of
 from arm_overlay.train_options import TrainTumorOptions
 from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.image import Image, full_range, open_image
-from lincei.pattern import InputGroup, find_inputs, pair
+from lincei.pattern import InputGroup, find_inputs, name_and_pattern, pair
 from lincei.progress import CancelCheck, ProgressCallback
+from lincei.set_list import read_set_list, with_variables
 from lincei.training import kept_when_stopped, typed_command
 
 if TYPE_CHECKING:
@@ -149,9 +148,9 @@ def named_sets(images: Sequence[str], masks: Sequence[str], *, split_by: str = "
     """
     if not images:
         raise UsageError("no images are given", "", "Add --images PATTERN and --masks PATTERN.")
-    named = [_name_and_pattern(text) for text in images]
+    named = [name_and_pattern(text) for text in images]
     with_masks = [entry for entry in named if not _bundles(entry[1])]
-    given = [_name_and_pattern(text) for text in masks]
+    given = [name_and_pattern(text) for text in masks]
     for flag, entries in (("--images", named), ("--masks", given)):
         names = [name for name, _ in entries if name]
         for name in names:
@@ -208,24 +207,10 @@ def open_sets(path: str | Path) -> tuple[list[AnnotatedSet], dict[str, str] | No
         When the file cannot be understood; it names the set and the entry.
     """
     file = Path(path).expanduser()
-    try:
-        content = tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise LinceiError("there is no such file", str(file), "Name the TOML file with the sets.") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LinceiError(
-            f"the list of sets cannot be read ({error})", str(file), "Correct it; see docs/tumor.md."
-        ) from error
-    entries = content.get("set")
-    if not isinstance(entries, list) or not entries or set(content) - {"set", "folds"}:
-        raise LinceiError(
-            "the list of sets has something else than [[set]] and [folds] in it, or no set",
-            str(file),
-            "Begin each set with a line [[set]]; see docs/tumor.md.",
-        )
+    content = read_set_list(file, page="docs/tumor.md", tables=("folds",))
     sets = [
         _set_of(entry, file, f"{file}, set {entry.get('name', number)!r}")
-        for number, entry in enumerate(entries, start=1)
+        for number, entry in enumerate(content["set"], start=1)
     ]
     folds = content.get("folds")
     if folds is None:
@@ -398,9 +383,7 @@ def _set_of(entry: Mapping[str, Any], file: Path, where: str) -> AnnotatedSet:
             raise LinceiError(f"{key} is {entry[key]!r}", where, "Give a number above 0.")
 
     def pattern(text: str) -> str:
-        filled = os.path.expandvars(text)
-        if "$" in filled:
-            raise LinceiError(f"the variable in {text!r} is not set", where, "Set it, or write the path.")
+        filled = with_variables(text, where)
         # What a variable says is the user's own path and starts where the user is.
         return filled if text.startswith("$") or not filled else str(file.parent / filled)
 
@@ -409,14 +392,6 @@ def _set_of(entry: Mapping[str, Any], file: Path, where: str) -> AnnotatedSet:
         if key in values:
             values[key] = float(values[key])
     return AnnotatedSet(**values)
-
-
-def _name_and_pattern(text: str) -> tuple[str, str]:
-    """Part ``NAME=PATTERN``; a path may hold '=' itself, after its first separator."""
-    name, equals, pattern = text.partition("=")
-    if not equals or any(mark in name for mark in "/\\*{.") or Path(text).exists():
-        return "", text
-    return name, pattern
 
 
 def _opened(group: InputGroup) -> Image:

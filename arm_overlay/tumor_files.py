@@ -6,7 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import io
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from arm_overlay.tumor import (
 from arm_overlay.tumor_model import PROBABILITY_MAP, NetworkChoice, TumorModel
 from lincei.batch import BatchSummary, is_disk_full, readable_error, run_batch
 from lincei.errors import LinceiError, LinceiWarning
-from lincei.image import Image, remove, replacing, save_image, writable_errors
+from lincei.image import Image, make_writable, remove, replacing, save_image
 from lincei.pattern import InputGroup, find_inputs, refuse_equal_stems
 from lincei.pixel_size import ResampledArray
 from lincei.progress import CancelCheck, Progress, ProgressCallback
@@ -123,9 +122,7 @@ def tumor_files(
     model = found_model(options.model)
     open_engine_for(NetworkChoice(model, model.pixel_size_um, model.threshold), options)
     was_there = folder.exists()
-    with writable_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    make_writable(folder)
     warned: set[str] = set()
 
     def warn(text: str) -> None:

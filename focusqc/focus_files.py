@@ -8,7 +8,6 @@ import functools
 import math
 import os
 import re
-import tempfile
 import threading
 import warnings
 from collections import deque
@@ -37,7 +36,7 @@ from lincei.batch import BatchSummary, is_disk_full, readable_error, run_batch
 from lincei.doctor import usable_cores
 from lincei.errors import LinceiError, LinceiWarning
 from lincei.formats.lazy import Box, LazyArray
-from lincei.image import Image, remove, save_image, writable_errors
+from lincei.image import Image, make_writable, remove, save_image
 from lincei.model import Model
 from lincei.pattern import InputGroup, find_inputs, refuse_equal_stems
 from lincei.progress import CancelCheck, Progress, ProgressCallback, report, stop_if_cancelled
@@ -137,9 +136,7 @@ def focus_files(
     _refuse_clashes(groups, folder, options)
     find = functools.cache(found_model)
     _open_first(options, find)
-    with writable_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    make_writable(folder)
     names = file_names(groups)
     said: set[str] = set()
     latest: dict[int, Progress] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +56,9 @@ def write_focus_model(
     Model
         Unfinished when Keras does not run on TensorFlow.
     """
-    import keras
-
     from focusqc.network import build_network
-    from lincei.model import write_model
     from lincei.model_card import Card, Tensor
-    from lincei.model_exchange import export_onnx
+    from lincei.model_exchange import write_trained_model
 
     network = build_network(config.to_json())
     network.set_weights(trainer.get_weights())
@@ -97,30 +93,17 @@ def write_focus_model(
     )
     patches = simulated_patches()
     probabilities = np.asarray(network.predict_on_batch(np.moveaxis(patches, 1, -1)))
-    with tempfile.TemporaryDirectory(prefix="lincei-model-") as scratch:
-        weights = Path(scratch) / "network.weights.h5"
-        network.save_weights(weights)
-        onnx = None
-        if keras.backend.backend() == "tensorflow":
-            onnx = export_onnx(
-                network,
-                Path(scratch) / "network.onnx",
-                channels=1,
-                output_names=["probabilities"],
-                input_name="patches",
-            )
-        return write_model(
-            folder,
-            card,
-            onnx=onnx,
-            keras_weights=weights,
-            network={"builder": "focusqc.network:build_network", "config": config.to_json()},
-            test_input=patches,
-            test_outputs={"probabilities": probabilities},
-            readme=card_in_words(folder.name, config, options, figures, training),
-            metrics=dict(figures),
-            replace=True,
-        )
+    return write_trained_model(
+        folder,
+        card,
+        network,
+        "focusqc.network:build_network",
+        config.to_json(),
+        test_input=patches,
+        test_outputs={"probabilities": probabilities},
+        readme=card_in_words(folder.name, config, options, figures, training),
+        figures=figures,
+    )
 
 
 def simulated_patches(seed: int = 20180315) -> NDArray[np.float32]:

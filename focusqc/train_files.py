@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from focusqc.options import TrainFocusOptions
 from focusqc.training import train
 from lincei.errors import LinceiError, UsageError
-from lincei.pattern import InputGroup, find_inputs
+from lincei.pattern import InputGroup, find_inputs, name_and_pattern
 from lincei.progress import CancelCheck, ProgressCallback
 from lincei.training import kept_when_stopped, typed_command
 
@@ -59,7 +59,7 @@ def train_files(
     if not inputs:
         raise UsageError("no sharp images are given", "", "Add --input PATTERN.")
     for text in measure_on:
-        if not _name_and_pattern(text)[0]:
+        if not name_and_pattern(text)[0]:
             raise UsageError(
                 f"--measure-on is {text!r}, without a name", "", "Give it one for the card: NAME=PATTERN."
             )
@@ -85,7 +85,7 @@ def _opened(
     sets: dict[str, list[Image]] = {}
     groups: dict[str, dict[str, str]] = {}
     for number, text in enumerate(inputs):
-        name, pattern = _name_and_pattern(text)
+        name, pattern = name_and_pattern(text)
         if not name:
             name = f"set {number + 1}" if len(inputs) > 1 else ""
         if name in sets:
@@ -106,14 +106,6 @@ def _opened(
             f"Write {{{split_by}}} where the value stands in the names, such as plate_{{{split_by}}}_*.tif.",
         )
     return sets, groups
-
-
-def _name_and_pattern(text: str) -> tuple[str, str]:
-    """Part ``NAME=PATTERN``; a path may hold '=' itself, after its first separator."""
-    name, equals, pattern = text.partition("=")
-    if not equals or any(mark in name for mark in "/\\*{.") or Path(text).exists():
-        return "", text
-    return name, pattern
 
 
 def _open(group: InputGroup) -> Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ from insilico.training import stain_of
 from insilico.transmitted_light import transmitted_channel
 from lincei.batch import BatchSummary, run_batch
 from lincei.errors import LinceiError, LinceiWarning, UsageError
-from lincei.image import Image, writable_errors
+from lincei.image import Image, make_writable
 from lincei.metrics import nrmse, pearson_r, psnr, ssim
 from lincei.model import Model, find_model
 from lincei.model_card import Label
@@ -241,9 +240,7 @@ def evaluate(
     labels = _checked_labels(pairs, found, settings)
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
-        with writable_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+        make_writable(folder)
     models_for(_labeling_options(settings, found), [found])
     [engine] = open_engines([found], _labeling_options(settings, found))
     together = _common_scalings(pairs, labels)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +26,11 @@ from lincei.image import (
     ZARR_SUFFIXES,
     Image,
     is_zarr,
+    make_writable,
     open_image,
     readable_errors,
     remove,
     save_image,
-    writable_errors,
 )
 from lincei.model import Model
 from lincei.pattern import InputGroup, find_inputs, refuse_equal_stems
@@ -89,9 +88,7 @@ def label_files(
     _refuse_clashes(groups, folder, options.statistics)
     models = models_for(options, options.model)
     engines = open_engines(models, options)
-    with writable_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    make_writable(folder)
     warned: set[str] = set()
 
     def warn(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +78,9 @@ def write_labeling_model(
     Model
         Unfinished when Keras does not run on TensorFlow, which alone exports networks of any size.
     """
-    import keras
-
     from insilico.network import build_trunk, serving_network
-    from lincei.model import write_model
     from lincei.model_card import Card, Label, Tensor
-    from lincei.model_exchange import export_onnx
+    from lincei.model_exchange import write_trained_model
 
     plain = build_trunk(config)
     plain.set_weights(trunk.get_weights())
@@ -143,32 +139,18 @@ def write_labeling_model(
     )
     stack = simulated_stack(config.planes, card.smallest_size_px)
     outputs = network.predict_on_batch(np.moveaxis(stack, 1, -1))
-    with tempfile.TemporaryDirectory(prefix="lincei-model-") as scratch:
-        weights = Path(scratch) / "network.weights.h5"
-        network.save_weights(weights)
-        onnx = None
-        if keras.backend.backend() == "tensorflow":
-            onnx = export_onnx(
-                network,
-                Path(scratch) / "network.onnx",
-                channels=config.planes,
-                output_names=[tensor.name for tensor in card.outputs],
-            )
-        return write_model(
-            folder,
-            card,
-            onnx=onnx,
-            keras_weights=weights,
-            network={"builder": "insilico.network:build_network", "config": config.to_json()},
-            test_input=stack,
-            test_outputs={name: np.moveaxis(np.asarray(value), -1, 1) for name, value in outputs.items()},
-            readme=card_in_words(
-                card.name, labels, modalities, config, options, figures, training, curves or {}
-            ),
-            cover=cover,
-            metrics=dict(figures),
-            replace=True,
-        )
+    return write_trained_model(
+        folder,
+        card,
+        network,
+        "insilico.network:build_network",
+        config.to_json(),
+        test_input=stack,
+        test_outputs={name: np.moveaxis(np.asarray(value), -1, 1) for name, value in outputs.items()},
+        readme=card_in_words(card.name, labels, modalities, config, options, figures, training, curves or {}),
+        figures=figures,
+        cover=cover,
+    )
 
 
 def simulated_stack(planes: int, size_px: int, seed: int = 20180412) -> NDArray[np.float32]:

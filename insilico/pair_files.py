@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from insilico.label_curve import CURVES
 from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.image import MODALITIES, Image
 from lincei.pattern import InputGroup, find_inputs, find_isl, pair
+from lincei.set_list import read_set_list, with_variables
 
 ISL_PRESET = "isl:"
 LABEL_SCALINGS = ("image", "group", "all")
@@ -172,24 +171,10 @@ def open_sets(path: str | Path) -> list[TrainingPair]:
         When the file cannot be understood; it names the set and the entry.
     """
     file = Path(path).expanduser()
-    try:
-        content = tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise LinceiError("there is no such file", str(file), "Name the TOML file with the sets.") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LinceiError(
-            f"the list of sets cannot be read ({error})", str(file), "Correct it; see docs/train.md."
-        ) from error
-    entries = content.get("set")
-    if not isinstance(entries, list) or not entries or set(content) != {"set"}:
-        raise LinceiError(
-            "the list of sets has something else than [[set]] entries in it, or none",
-            str(file),
-            "Begin each set with a line [[set]]; see docs/train.md.",
-        )
+    content = read_set_list(file, page="docs/train.md")
     pairs = []
     names: set[str] = set()
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(content["set"], start=1):
         where = f"{file}, set {entry.get('name', number)!r}"
         checked = _checked_set(entry, where)
         if checked["name"] in names:
@@ -238,9 +223,7 @@ def _checked_set(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _pairs_of_set(entry: Mapping[str, Any], folder: Path, where: str) -> list[TrainingPair]:
     def pattern(text: str) -> str:
-        filled = os.path.expandvars(text)
-        if "$" in filled:
-            raise LinceiError(f"the variable in {text!r} is not set", where, "Set it, or write the path.")
+        filled = with_variables(text, where)
         prefix = ISL_PRESET if filled.startswith(ISL_PRESET) else ""
         # What a variable says is the user's own path and starts where the user is.
         start = Path() if text.removeprefix(ISL_PRESET).startswith("$") else folder

@@ -9,6 +9,7 @@ import errno
 import math
 import re
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -540,6 +541,19 @@ def writable_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _write_error(error, path) from error
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder for results and write into it once, so that a job fails at its start and not at its end.
+
+    Raises
+    ------
+    LinceiError
+        When it cannot be made or written.
+    """
+    with writable_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextlib.contextmanager

@@ -6,17 +6,28 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from lincei.errors import LinceiError, UsageError
 from lincei.keras_network import export_onnx, import_tensorflow, named_outputs, third_party_quiet
-from lincei.model import Model, write_card
-from lincei.model_card import ONNX_FILE, sha256_of
+from lincei.model import Model, write_card, write_model
+from lincei.model_card import ONNX_FILE, Card, sha256_of
 from lincei.model_import import ImportOptions, import_model
 from lincei.onnx_check import check_onnx
 
-__all__ = ["EXPORT_FORMATS", "ImportOptions", "export_model", "export_onnx", "finish_model", "import_model"]
+__all__ = [
+    "EXPORT_FORMATS",
+    "ImportOptions",
+    "export_model",
+    "export_onnx",
+    "finish_model",
+    "import_model",
+    "write_trained_model",
+]
 
 EXPORT_FORMATS = ("bioimageio", "savedmodel", "onnx")
 
@@ -70,6 +81,70 @@ def export_model(model: Model, out: str | Path, format: str = "bioimageio") -> P
         with contextlib.suppress(OSError):
             partial.unlink()
     return out
+
+
+def write_trained_model(
+    folder: Path,
+    card: Card,
+    network: Any,
+    builder: str,
+    config: Mapping[str, Any],
+    *,
+    test_input: NDArray[Any],
+    test_outputs: Mapping[str, NDArray[Any]],
+    readme: str,
+    figures: Mapping[str, Any],
+    cover: bytes | None = None,
+) -> Model:
+    """Export a network that was just trained, and write its model folder in place of an older one.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+    card : Card
+        Its card; names and channels of input and outputs are taken from it.
+    network : keras.Model
+        The network as it serves, with its final weights.
+    builder, config
+        What rebuilds it: ``"package.module:function"``, and what that takes.
+    test_input, test_outputs, readme, cover
+        As for `lincei.model.write_model`.
+    figures : mapping
+        What was measured; written beside the card, too.
+
+    Returns
+    -------
+    Model
+        Unfinished when Keras does not run on TensorFlow.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory(prefix="lincei-model-") as scratch:
+        weights = Path(scratch) / "network.weights.h5"
+        network.save_weights(weights)
+        onnx = None
+        if keras.backend.backend() == "tensorflow":
+            onnx = export_onnx(
+                network,
+                Path(scratch) / "network.onnx",
+                channels=len(card.input.channels),
+                output_names=[tensor.name for tensor in card.outputs],
+                input_name=card.input.name,
+            )
+        return write_model(
+            folder,
+            card,
+            onnx=onnx,
+            keras_weights=weights,
+            network={"builder": builder, "config": dict(config)},
+            test_input=test_input,
+            test_outputs=test_outputs,
+            readme=readme,
+            cover=cover,
+            metrics=dict(figures),
+            replace=True,
+        )
 
 
 def finish_model(folder: str | Path) -> Model:

@@ -232,6 +232,20 @@ class IslField(NamedTuple):
     masks: dict[str, InputGroup]
 
 
+def name_and_pattern(text: str) -> tuple[str, str]:
+    """Part ``NAME=PATTERN``; a path may hold '=' itself, after its first separator.
+
+    Returns
+    -------
+    tuple of str
+        The name, empty where there is none, and the pattern.
+    """
+    name, equals, pattern = text.partition("=")
+    if not equals or any(mark in name for mark in "/\\*{.") or Path(text).exists():
+        return "", text
+    return name, pattern
+
+
 def find_inputs(inputs: Sequence[str | Path]) -> list[InputGroup]:
     """Find the images that files, folders and patterns stand for.
 
