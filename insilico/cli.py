@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "Compare predictions with stained images: figures, and a page that shows the errors.",
 }
 DEMO = "insilico.demo:run"
+JOBS = {"train": "insilico.jobs:train", "label": "insilico.jobs:label"}
 
 
 def command(name: str) -> typer.Typer:

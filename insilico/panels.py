@@ -25,6 +25,7 @@ LABEL_LIMITS = (0.0, 1.0)
 ERROR_LIMIT = 0.5
 
 _CELL_HEIGHT_PX = 160
+_PROGRESS_CELL_PX = 126  # with frames of 3 pixels, three of them are 396 pixels wide
 _MARGIN_PX, _TEXT_PX = 4, 13
 _FRAME_SHARE, _WIDEST_FRAME_PX = 0.015, 8
 
@@ -98,6 +99,33 @@ def held_out_picture(
         columns.append([seen, truth_panel(t, color), prediction_panel(m, color), unsure, wrong])
     rows = ("input", "truth", "prediction", "uncertainty (sd)", "error")
     return _grid(columns, [f"{name}: {{}}" for name in labels], rows)
+
+
+def progress_picture(stack: Array, truth: Array, mean: Array, colors: Sequence[str]) -> RGB:
+    """Return a small picture of what a network under training makes of a region that it does not learn from.
+
+    Parameters
+    ----------
+    stack : ndarray
+        Shape (Y, X, planes).
+    truth, mean : ndarray
+        Shape (Y, X, labels); a truth that is not known is black.
+    colors : sequence of str
+        Display colors of the labels.
+
+    Returns
+    -------
+    ndarray
+        uint8, shape (height, width, 3), 400 pixels wide at most: a row per label with the input, the truth
+        (teal frame) and the prediction (purple frame).
+    """
+    step = max(1, -(-max(stack.shape[:2]) // _PROGRESS_CELL_PX))
+    seen = framed(gray_to_rgb(stack[::step, ::step, stack.shape[-1] // 2]), "#000000")
+    rows = []
+    for i, color in enumerate(colors):
+        t, m = (np.nan_to_num(array[::step, ::step, i]) for array in (truth, mean))
+        rows.append(np.hstack([seen, truth_panel(t, color), prediction_panel(m, color)]))
+    return np.vstack(rows)
 
 
 def _grid(columns: Sequence[Sequence[RGB]], titles: Sequence[str], rows: Sequence[str]) -> RGB:

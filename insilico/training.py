@@ -34,6 +34,7 @@ from lincei.progress import CancelCheck, Progress, ProgressCallback, report
 from lincei.recalibration import best_factor
 from lincei.tiles import mirrored
 from lincei.training import (
+    BY_THE_USER,
     LoopResult,
     LoopSettings,
     fingerprint_of,
@@ -54,6 +55,8 @@ TUNE_SHARE, TEST_SHARE = 0.12, 0.2
 SMALLEST_STRIP_PX = 24
 # Of test parts, this much is painted on with artifacts.
 _SPOILED_SIDE_PX, _SPOILED_PX = 704, 1_000_000
+# What is shown of tune while the network learns.
+_PREVIEW_PX, _PREVIEW_LABELS = 252, 3
 # The weight of the squared error of the mean beside the log likelihood of the distribution's shape.
 MEAN_WEIGHT = 50.0
 
@@ -137,6 +140,8 @@ def train(
     command: str = "",
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
+    finish: CancelCheck | None = None,
+    previews: bool = False,
     **overrides: Any,
 ) -> Model:
     """Train a network that predicts the pairs' labels, and write it as a model folder.
@@ -153,7 +158,14 @@ def train(
     command : str, optional
         What the user typed, for the card.
     progress, cancelled : callable, optional
-        See `lincei.progress`. Every epoch reports a line that a person understands.
+        See `lincei.progress`. Every epoch reports a line that a person understands, and its metrics: the
+        ``loss`` and, for each label, its correlation on tune, ``r(LABEL)``.
+    finish : callable, optional
+        When it turns true, the training ends with the best weights so far: the model is recalibrated,
+        measured and written as if the time were up, without ``refit``.
+    previews : bool
+        Whether each epoch's report brings a picture of a part of tune: input, truth and prediction, uint8,
+        shape (height, width, 3), 400 pixels wide at most.
 
     Returns
     -------
@@ -216,7 +228,11 @@ def train(
     first_weights = trainer.get_weights()
 
     def loop(
-        parts: Sequence[Part], stage: str, evaluate: Callable[[], Mapping[str, float]], steps: int
+        parts: Sequence[Part],
+        stage: str,
+        evaluate: Callable[[], Mapping[str, float]],
+        steps: int,
+        preview: Callable[[], Any] | None = None,
     ) -> LoopResult:
         return run_loop(
             trainer,
@@ -235,10 +251,18 @@ def train(
             stage=stage,
             progress=progress,
             cancelled=cancelled,
+            finish=finish,
+            preview=preview,
         )
 
     untuned = config
-    result = loop(split.train, "training", lambda: _tune_figures(trainer, untuned, split.tune, labels), 0)
+    result = loop(
+        split.train,
+        "training",
+        lambda: _tune_figures(trainer, untuned, split.tune, labels),
+        0,
+        _preview(trainer, untuned, split.tune, labels) if previews else None,
+    )
     trainer.set_weights(result.weights)
     report(progress, Progress("recalibrating", 0, 0))
     config = dataclasses.replace(config, spread=recalibrated_spread(trainer, config, split.tune))
@@ -254,7 +278,9 @@ def train(
     # Of several sets, the part that shows most.
     most = max(split.test, key=lambda part: np.isfinite(part.truth).any((0, 1)).sum())
     cover = _held_out_picture(trainer, config, most, labels)
-    if settings.refit:
+    refit = settings.refit and result.stopped != BY_THE_USER
+    if refit:
+        measured_weights = trainer.get_weights()
         keras.utils.set_random_seed(settings.seed + 1)
         trainer = _compiled(config, settings)
         trainer.set_weights(first_weights)
@@ -263,7 +289,10 @@ def train(
         refitted = loop(
             whole, "training on everything", lambda: {"score": float(next(steps_done))}, result.steps
         )
-        trainer.set_weights(refitted.weights)
+        refit = refitted.stopped != BY_THE_USER
+        # Half of a second training is worth less than the whole first one.
+        trainer.set_weights(refitted.weights if refit else measured_weights)
+    if refit:
         figures["refit"] = (
             "These figures are of a network trained without the tune and test parts. The weights in this "
             f"folder were then trained anew in the same way, for the same {result.steps} steps, on all "
@@ -286,7 +315,7 @@ def train(
         training={
             "command": command,
             "fields": len(fields),
-            "field_names": _learned_from(fields if settings.refit else split),
+            "field_names": _learned_from(fields if refit else split),
             "sets": [name for name in dict.fromkeys(field.set_name for field in fields) if name],
             "split": split.description,
             "registration": registration,
@@ -591,6 +620,38 @@ def _held_out_picture(trunk: Any, config: NetworkConfig, part: Part, labels: Seq
     colors = [label_color(labels[i], i) for i in shown]
     names = [labels[i] for i in shown]
     return png_bytes(held_out_picture(part.stack, part.truth[..., shown], mean, sd, names, colors))
+
+
+def _preview(
+    trunk: Any, config: NetworkConfig, parts: Sequence[Part], labels: Sequence[str]
+) -> Callable[[], NDArray[np.uint8]]:
+    """Return what draws the brightest region of tune with what the trunk predicts there at the time."""
+    from insilico.panels import progress_picture
+
+    part = max(parts, key=lambda part: np.isfinite(part.truth).any((0, 1)).sum())
+    part = _brightest(part, _PREVIEW_PX)
+    shown = [i for i in range(len(labels)) if _known_window(part.truth[..., i])][:_PREVIEW_LABELS]
+    colors = [label_color(labels[i], i) for i in shown]
+
+    def picture() -> NDArray[np.uint8]:
+        outputs, inside = _run_part(trunk, part, config)
+        mean = np.asarray(outputs["mean"][0], np.float32)[inside]
+        return progress_picture(part.stack, part.truth[..., shown], mean[..., shown], colors)
+
+    return picture
+
+
+def _brightest(part: Part, side_px: int) -> Part:
+    """Return the rectangle of a part, so many pixels at most along each side, that has most stain in it."""
+    stain = np.nan_to_num(part.truth).clip(0, 1).sum(axis=-1, dtype=np.float64)
+    height, width = (min(side_px, length) for length in stain.shape)
+    total = np.pad(stain.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = (
+        total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    )
+    top, left = (int(place) for place in np.unravel_index(sums.argmax(), sums.shape))
+    row, column = part.rows.start + top, part.columns.start + left
+    return Part(part.field, slice(row, row + height), slice(column, column + width))
 
 
 def recalibrated_spread(trunk: Any, config: NetworkConfig, parts: Sequence[Part]) -> tuple[float, ...]:

@@ -8,6 +8,8 @@ A tool is a module named by an entry point of the group ``lincei.tools``. It has
     The application of one command, built only when it is used (see `lincei.command.options_command`).
 ``DEMO : str``, optional
     ``"module:function"`` of its part of ``lincei demo`` (see `lincei.demo`).
+``JOBS : dict[str, str]``, optional
+    ``"module:function"`` of each of its jobs for other programs (see `lincei.worker`).
 
 ``lincei --help`` imports these modules, so they import nothing heavy themselves.
 """

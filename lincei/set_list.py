@@ -42,13 +42,12 @@ def read_set_list(file: Path, *, page: str, tables: Sequence[str] = ()) -> dict[
             f"the list of sets cannot be read ({error})", str(file), f"Correct it; see {page}."
         ) from error
     entries = content.get("set")
-    if not isinstance(entries, list) or not entries or set(content) - {"set", *tables}:
+    begin = f"Begin each set with a line [[set]]; see {page}."
+    if unknown := sorted(set(content) - {"set", *tables}):
         allowed = " and ".join(["[[set]]", *(f"[{name}]" for name in tables)])
-        raise LinceiError(
-            f"the list of sets has something else than {allowed} in it, or no set",
-            str(file),
-            f"Begin each set with a line [[set]]; see {page}.",
-        )
+        raise LinceiError(f"there is no entry {unknown[0]!r} outside {allowed}", str(file), begin)
+    if not isinstance(entries, list) or not entries:
+        raise LinceiError("the list of sets has none", str(file), begin)
     return content
 
 

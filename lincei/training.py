@@ -31,11 +31,15 @@ from lincei.progress import CancelCheck, Progress, ProgressCallback, report
 
 Weights = list[NDArray[Any]]
 
+# Why a loop ended: someone asked it to finish with what it had.
+BY_THE_USER = "by the user"
+
 # The learning rate rises over the first steps, then follows half a cosine down to 2 % of its peak.
 WARM_UP_STEPS = 100
 _FLOOR = 0.02
 _AVERAGE_EVERY = 5  # steps between two contributions to the averaged weights
 _AVERAGE_MEMORY = 200  # steps that the averaged weights remember
+_LOSS_EVERY_S = 0.5  # between two reports within an epoch
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class LoopResult:
         Their score on tune.
     history : list of dict
         One entry per epoch.
-    stopped : {"time", "no improvement", "steps"}
+    stopped : {"time", "no improvement", "steps", "by the user"}
         Why the loop ended.
     """
 
@@ -136,6 +140,8 @@ def run_loop(
     stage: str = "training",
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
+    finish: CancelCheck | None = None,
+    preview: Callable[[], Any] | None = None,
 ) -> LoopResult:
     """Train until the time is up or nothing improves, and return the best averaged weights.
 
@@ -162,7 +168,14 @@ def run_loop(
     stage : str
         Named in the progress.
     progress, cancelled : callable, optional
-        See `lincei.progress`.
+        See `lincei.progress`. The metrics of a report are those of an epoch (``epoch``, ``steps``, ``loss``
+        and what ``evaluate`` returns) or, a few times a second in between, ``steps`` and the ``loss`` since
+        the last report alone.
+    finish : callable, optional
+        When it turns true, the loop ends after the step with the best weights so far, as if its time were up.
+    preview : callable, optional
+        Called after ``evaluate``, the model still holding the averaged weights; returns the preview of the
+        epoch's report.
 
     Raises
     ------
@@ -181,6 +194,7 @@ def run_loop(
     started = time.monotonic() - state.elapsed_s
     budget_s = settings.max_minutes * 60
     losses: list[float] = []
+    told, told_s = 0, time.monotonic()  # losses of this epoch that were reported, and when
     stopped = state.stopped
     if stopped:
         return _result(state)
@@ -210,12 +224,15 @@ def run_loop(
                 stopped = "time"
             elif settings.max_steps and state.steps >= settings.max_steps:
                 stopped = "steps"
+            elif finish is not None and finish():
+                stopped = BY_THE_USER
             if stopped or state.steps % settings.epoch_steps == 0:
-                figures = _evaluated(model, state, evaluate)
+                figures, picture = _evaluated(model, state, evaluate, preview)
                 state.epoch += 1
                 mean_loss = float(np.mean(losses))
                 entry = {"epoch": state.epoch, "steps": state.steps, "loss": mean_loss, **figures}
                 losses.clear()
+                told, told_s = 0, time.monotonic()
                 state.history.append(entry)
                 if figures["score"] > state.best_score or not state.best:
                     state.best_score, state.best_epoch = figures["score"], state.epoch
@@ -225,18 +242,29 @@ def run_loop(
                     stopped = stopped or "no improvement"
                 state.stopped = stopped
                 _keep(state, model, state_path, fingerprint)
-                done = max(state.elapsed_s / budget_s, share)
+                metrics = {name: float(value) for name, value in entry.items()}
                 report(
                     progress,
                     Progress(
                         stage,
-                        round(1000 * min(done, 1.0)),
+                        _thousandths(state.elapsed_s / budget_s, share),
                         1000,
                         epoch_line(state, settings),
-                        {name: float(value) for name, value in entry.items()},
+                        metrics,
+                        picture,
                     ),
                 )
+            elif progress is not None and time.monotonic() - told_s > _LOSS_EVERY_S:
+                metrics = {"steps": float(state.steps), "loss": float(np.mean(losses[told:]))}
+                told, told_s = len(losses), time.monotonic()
+                done = _thousandths(state.elapsed_s / budget_s, share)
+                progress(Progress(stage, done, 1000, metrics=metrics))
     return _result(state)
+
+
+def _thousandths(*shares: float) -> int:
+    """Return how much of a training is over by the share that is furthest."""
+    return round(1000 * min(max(shares), 1.0))
 
 
 def _result(state: LoopState) -> LoopResult:
@@ -389,12 +417,18 @@ def _average(state: LoopState, weights: Weights) -> None:
             average[...] = weight
 
 
-def _evaluated(model: Any, state: LoopState, evaluate: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-    """Evaluate the averaged weights and put the present ones back."""
+def _evaluated(
+    model: Any,
+    state: LoopState,
+    evaluate: Callable[[], Mapping[str, float]],
+    preview: Callable[[], Any] | None,
+) -> tuple[dict[str, float], Any]:
+    """Evaluate the averaged weights, make their preview, and put the present weights back."""
     present = model.get_weights()
     model.set_weights(state.averaged)
     try:
-        return {name: float(value) for name, value in evaluate().items()}
+        figures = {name: float(value) for name, value in evaluate().items()}
+        return figures, preview() if preview is not None else None
     finally:
         model.set_weights(present)
 

@@ -109,5 +109,5 @@ def test_the_dead_light_up_and_debris_does_not(of_death: Model):
         for kind, values in lit.items():
             values += brightness(pixels, field, kind)
     assert min(len(values) for values in lit.values()) >= 5
-    assert np.median(lit["dead cell"]) > 3 * np.median(lit["spread cell"])
+    assert np.median(lit["dead cell"]) > 2 * np.median(lit["spread cell"])
     assert np.median(lit["dead cell"]) > 1.3 * np.median(lit["debris"])
