@@ -32,6 +32,7 @@ test: ## Set everything up and run all checks and tests
 	@.ci/system-packages test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/gui
 
 lint: $(VENV)/.installed-test ## Style, types and the import contract
 	$(BIN)/ruff check .

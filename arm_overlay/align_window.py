@@ -24,6 +24,7 @@ from arm_overlay.aligning import (
     stored_as,
 )
 from arm_overlay.cameras import Camera
+from arm_overlay.developing import shrunken
 from arm_overlay.display_alignment import GOOD_BY_EYE_PX, Alignment, AlignmentError, mapped
 from arm_overlay.frames import Frame
 from arm_overlay.imaging import opencv
@@ -35,7 +36,6 @@ from arm_overlay.live_view import (
     application,
     key_table,
     notice,
-    shrunken,
 )
 from arm_overlay.rendering import GREEN, fit
 from lincei.errors import LinceiError

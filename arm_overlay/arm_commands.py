@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,23 +108,77 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
     LinceiError
         When camera, display, model or a folder cannot be used.
     """
-    from arm_overlay.recording import RESEARCH_USE_ONLY, Records
+    from arm_overlay.recording import RESEARCH_USE_ONLY
 
     _say(f"{RESEARCH_USE_ONLY} Not for diagnosis.")
     with_window = _check(options)
+    with contextlib.ExitStack() as stack:
+        parts = stack.enter_context(assembled(options, tell=_say))
+        stats = Path(options.stats).expanduser() if options.stats else None
+        if stats is not None:
+            _write_json(stats, {"running": True})  # a file that cannot be written is told now
+        loop = parts.loop
+        ended = stack.enter_context(_Ending(loop, options.seconds, cancelled))
+        try:
+            loop.start(cancelled=ended.asked)
+            if options.record:
+                loop.start_recording()
+            if with_window:
+                _run_window(loop, parts.colors, options, ended)
+            else:
+                _run_without_window(loop, ended)
+        finally:
+            loop.stop()
+            if stats is not None:
+                _write_json(stats, loop.statistics())
+    if stats is not None:
+        print(stats)
+    return _STOPPED if ended.early else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """The parts of an augmented-reality microscope that a window needs.
+
+    Parameters
+    ----------
+    loop : Loop
+        Not started.
+    colors : Colors
+        White balance and flat field of the objective in use.
+    """
+
+    loop: Loop
+    colors: Colors
+
+
+@contextlib.contextmanager
+def assembled(options: ArmOptions, *, tell: Callable[[str], object]) -> Iterator[Assembled]:
+    """Put together all from the camera to the microdisplay as options say; it is stopped at the end.
+
+    Parameters
+    ----------
+    options : ArmOptions
+        What is used, and how; the camera is opened when the loop is started.
+    tell : callable
+        Takes sentences that the user should read, from any thread.
+
+    Raises
+    ------
+    LinceiError
+        When display, model or a file cannot be used.
+    """
     from arm_overlay.live import LiveOutline
     from arm_overlay.loop import Loop
+    from arm_overlay.recording import Records
 
-    colors = _Colors(options)
+    colors = Colors(options, tell)
     with contextlib.ExitStack() as stack:
         # In a recording each frame shown waits for its own answer (frames due meanwhile are passed over); a
         # live view does not wait for a slow network.
         patience = {"patience_s": math.inf} if options.camera.startswith("replay:") else {}
         live = stack.enter_context(LiveOutline(options.live(), developing=colors.developing, **patience))
-        stats = Path(options.stats).expanduser() if options.stats else None
-        if stats is not None:
-            _write_json(stats, {"running": True})  # a file that cannot be written is told now
-        display = _open_display(options)
+        display = _open_display(options, tell)
         if display is not None:
             stack.callback(display.close)
         records = Records(
@@ -148,23 +202,16 @@ def run_arm(options: ArmOptions, *, cancelled: CancelCheck) -> int:
             records=records,
         )
         stack.callback(loop.stop)
-        ended = stack.enter_context(_Ending(loop, options.seconds, cancelled))
-        try:
-            loop.start(cancelled=ended.asked)
-            loop.add_listener(lambda _, overlay: colors.follow(overlay.objective, live.set_developing))
-            if options.record:
-                loop.start_recording()
-            if with_window:
-                _run_window(loop, colors, options, ended)
-            else:
-                _run_without_window(loop, ended)
-        finally:
-            loop.stop()
-            if stats is not None:
-                _write_json(stats, loop.statistics())
-    if stats is not None:
-        print(stats)
-    return _STOPPED if ended.early else 0
+        loop.add_listener(lambda _, overlay: colors.follow(overlay.objective, live.set_developing))
+        yield Assembled(loop, colors)
+
+
+def objectives_for(options: ArmOptions) -> tuple[str, ...]:
+    """Return the objectives to choose from: those of the model, and the one that is set."""
+    from arm_overlay.objectives import OBJECTIVES, on_turret
+    from arm_overlay.tumor_model import TumorModel
+
+    return on_turret([*(TumorModel.open(options.model).objectives or OBJECTIVES), options.objective])
 
 
 def align_command(
@@ -303,15 +350,24 @@ def empty_field_file(camera: str, objective: str) -> Path:
     return arm_folder() / "empty_fields" / f"{slug}.npz"
 
 
-class _Colors:
-    """White balance and flat field of the objective in use."""
+class Colors:
+    """White balance and flat field of the objective in use.
 
-    def __init__(self, options: ArmOptions) -> None:
+    Parameters
+    ----------
+    options : ArmOptions
+        Which camera, objective and empty field.
+    tell : callable
+        Takes sentences that the user should read.
+    """
+
+    def __init__(self, options: ArmOptions, tell: Callable[[str], object]) -> None:
+        self._tell = tell
         self._camera, self._objective = options.camera, options.objective
         # What was recorded or named is used throughout; what was stored goes with the objective.
         self._follows = not options.empty_field and not options.camera.startswith("replay:")
         self._path = _empty_field_of(options.camera, options.objective)
-        self.developing = _developing(options)
+        self.developing = _developing(options, tell)
 
     def developed(self, frame: Frame) -> Any:
         """Return a frame in balanced color: shape (Y, X, 3), uint8."""
@@ -348,7 +404,9 @@ class _Colors:
                 problem = str(error)
         if problem:
             self.developing = dataclasses.replace(self.developing, flat_field=None)
-            _say(f"Colors are balanced as before, and the light of {objective} is not evened: {problem}")
+            self._tell(
+                f"Colors are balanced as before, and the light of {objective} is not evened: {problem}"
+            )
         use(self.developing)
 
 
@@ -409,18 +467,15 @@ def _run_without_window(loop: Loop, ended: Callable[[], bool]) -> None:
             _say(", ".join(parts))
 
 
-def _run_window(loop: Loop, colors: _Colors, options: ArmOptions, ended: Callable[[], bool]) -> None:
+def _run_window(loop: Loop, colors: Colors, options: ArmOptions, ended: Callable[[], bool]) -> None:
     """Show the operator's window until it is closed or the run is over."""
     from PySide6.QtCore import QTimer
 
     from arm_overlay.live_view import application
-    from arm_overlay.objectives import on_turret
-    from arm_overlay.operator_window import OBJECTIVES, OperatorWindow
-    from arm_overlay.tumor_model import TumorModel
+    from arm_overlay.operator_window import OperatorWindow
 
     program = application()
-    objectives = TumorModel.open(options.model).objectives or OBJECTIVES
-    window = OperatorWindow(loop, colors.developing, objectives=on_turret([*objectives, options.objective]))
+    window = OperatorWindow(loop, colors.developing, objectives=objectives_for(options))
     window.show()
 
     def look() -> None:
@@ -461,10 +516,10 @@ def _check(options: ArmOptions) -> bool:
     return with_window
 
 
-def _open_display(options: ArmOptions) -> Microdisplay | None:
+def _open_display(options: ArmOptions, tell: Callable[[str], object]) -> Microdisplay | None:
     """Open the microdisplay; None for none."""
     if options.display.strip() == "none":
-        _say("No microdisplay was named: nothing is shown in the eyepiece. `lincei arm displays` lists them.")
+        tell("No microdisplay was named: nothing is shown in the eyepiece. `lincei arm displays` lists them.")
         return None
     from arm_overlay.displays import Microdisplay
     from arm_overlay.rendering import Style
@@ -500,7 +555,7 @@ def _set_up(camera: Camera, exposure_ms: float | None, gain: float | None) -> No
         camera.set_gain(gain)
 
 
-def _developing(options: ArmOptions) -> Developing:
+def _developing(options: ArmOptions, tell: Callable[[str], object]) -> Developing:
     """Return white balance and flat field for a camera and objective."""
     from arm_overlay.developing import NEUTRAL, read_developing
 
@@ -514,9 +569,9 @@ def _developing(options: ArmOptions) -> Developing:
         return NEUTRAL if developed or path is None else read_developing(path)
     stored = _empty_field_of(options.camera, options.objective)
     if stored is not None:
-        _say(f"Colors are balanced with {stored}.")
+        tell(f"Colors are balanced with {stored}.")
         return read_developing(stored)
-    _say("Colors are not balanced: no empty field was taken with `lincei arm empty-field` for this camera.")
+    tell("Colors are not balanced: no empty field was taken with `lincei arm empty-field` for this camera.")
     return NEUTRAL
 
 

@@ -6,6 +6,7 @@ learns tissue and not the color of its slides.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -60,6 +61,11 @@ class AugmentationRange:
     noise: float = 6.0
     vignetting: float = 0.25
     glass_share: float = 0.12
+
+    def with_colors(self, share: float) -> AugmentationRange:
+        """Return a copy in which stain and color are varied so many times as much."""
+        names = ("stain_gain", "stain_shift", "white_balance", "gamma", "mixing")
+        return dataclasses.replace(self, **{name: share * getattr(self, name) for name in names})
 
 
 USUAL = AugmentationRange()

@@ -391,3 +391,33 @@ def _blocks_of_empty_field(frame: Frame, plain: Developing) -> NDArray[np.float3
             "the field is not empty: its color is not even", where, "Move to clear glass, and try again."
         )
     return blocks
+
+
+def shrunken(frame: Frame, fits_px: tuple[int, int], developing: Developing = NEUTRAL) -> Colors:
+    """Return a frame in colors, no larger than it must be: it is made small before it is converted.
+
+    Parameters
+    ----------
+    frame : Frame
+        Of any camera; gray where the camera is.
+    fits_px : tuple of int
+        Width and height that it is to fit into.
+    developing : Developing
+        White balance and the like.
+
+    Returns
+    -------
+    ndarray
+        Shape (Y, X, 3), uint8, of the frame's proportions.
+    """
+    width, height = frame.size_px
+    scale = min(fits_px[0] / width, fits_px[1] / height, 1.0)
+    if frame.in_color:
+        return developed(frame, developing, scale)
+    cv2 = opencv()
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    gray = cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
+    if frame.bits > 8:
+        gray = cv2.convertScaleAbs(gray, alpha=255 / (2**frame.bits - 1))
+    rgb: Colors = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
+    return rgb

@@ -11,10 +11,7 @@ from PySide6.QtCore import QPoint, QSize, Qt
 from PySide6.QtGui import QImage, QKeySequence, QPainter, QShortcut
 from PySide6.QtWidgets import QApplication, QGridLayout, QLabel, QSizePolicy, QWidget
 
-from arm_overlay.developing import NEUTRAL, Developing, developed
 from arm_overlay.displays import protect_constants
-from arm_overlay.frames import Frame
-from arm_overlay.imaging import opencv
 
 RGB = NDArray[np.uint8]
 
@@ -53,36 +50,6 @@ def application() -> QApplication:
     protect_constants()
     there = QApplication.instance()
     return there if isinstance(there, QApplication) else QApplication(["lincei"])
-
-
-def shrunken(frame: Frame, fits_px: tuple[int, int], developing: Developing = NEUTRAL) -> RGB:
-    """Return a frame in colors, no larger than it must be: it is made small before it is converted.
-
-    Parameters
-    ----------
-    frame : Frame
-        Of any camera; gray where the camera is.
-    fits_px : tuple of int
-        Width and height that it is to fit into.
-    developing : Developing
-        White balance and the like.
-
-    Returns
-    -------
-    ndarray
-        Shape (Y, X, 3), uint8, of the frame's proportions.
-    """
-    width, height = frame.size_px
-    scale = min(fits_px[0] / width, fits_px[1] / height, 1.0)
-    if frame.in_color:
-        return developed(frame, developing, scale)
-    cv2 = opencv()
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    gray = cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
-    if frame.bits > 8:
-        gray = cv2.convertScaleAbs(gray, alpha=255 / (2**frame.bits - 1))
-    rgb: RGB = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
-    return rgb
 
 
 class LiveView(QWidget):

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from arm_overlay.objectives import WHICH_OBJECTIVE
+from arm_overlay.overlay import MODE_NAMES
+
 # What is timed, in the order in which a frame meets it; "wait" is for the frame before.
 STAGES = (
     *("grab", "wait", "debayer", "motion", "gate", "inference", "stabilize", "outline"),
@@ -104,6 +107,44 @@ class LoopStatus:
     recording: str = ""
     recording_dropped: int = 0
     events: tuple[Event, ...] = ()
+
+
+def question_of(status: LoopStatus) -> str:
+    """Return what the loop asks the operator; nothing while it asks nothing."""
+    if WHICH_OBJECTIVE in status.blank_reason:
+        return f"The image no longer fits {status.objective or 'the objective'}: which objective is it?"
+    if not status.objective and status.frames_out:
+        return "Which objective is in the light path?"
+    return ""
+
+
+def state_of(status: LoopStatus) -> tuple[str, str]:
+    """Return what is in the eyepiece now, and why when nothing is, in a sentence.
+
+    Returns
+    -------
+    (str, str)
+        "shown", "dark" or "trouble"; and the sentence.
+    """
+    trouble = status.camera_trouble or status.model_trouble or status.display_trouble
+    if trouble:
+        return "trouble", f"Nothing is shown in the eyepiece: {trouble}"
+    if question_of(status):
+        return "dark", "Nothing is shown in the eyepiece until the question is answered"
+    if status.blank_reason:
+        return "dark", f"Nothing is shown in the eyepiece: {status.blank_reason}"
+    if status.display == "none":
+        return "dark", "No display in the eyepiece; the overlay is shown here only"
+    return "shown", f"Shown in the eyepiece: {MODE_NAMES.get(status.mode, status.mode).lower()}"
+
+
+def rates_of(status: LoopStatus) -> str:
+    """Return frames a second, frames dropped and, once known, the latency, in one line or two."""
+    text = f"{status.fps_out:.1f} of {status.fps_in:.1f} frames/s, {status.dropped} dropped"
+    if status.latency_ms:
+        latency = status.latency_ms
+        text += f"\nlatency {latency['p50']:.0f} ms (p95 {latency['p95']:.0f}, p99 {latency['p99']:.0f})"
+    return text
 
 
 class Latencies:

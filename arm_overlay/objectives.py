@@ -24,6 +24,8 @@ from lincei.errors import LinceiError
 WHICH_OBJECTIVE = "which objective?"
 UNKNOWN_OBJECTIVE = "objective unknown"
 
+# Those of a usual turret, where neither model nor user says others.
+OBJECTIVES = ("4x", "10x", "20x", "40x")
 # Magnifications that objectives commonly have.
 COMMON_MAGNIFICATIONS = (1.25, 2.0, 2.5, 4.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0)
 # Views are compared up to this wide.

@@ -31,24 +31,16 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from arm_overlay.developing import NEUTRAL, Developing
-from arm_overlay.live_view import STYLE_SHEET, LiveView, add_keys, heading, key_table, notice, shrunken
+from arm_overlay.developing import NEUTRAL, Developing, shrunken
+from arm_overlay.live_view import STYLE_SHEET, LiveView, add_keys, heading, key_table, notice
 from arm_overlay.loop import Loop
-from arm_overlay.loop_status import STAGES, Event, LoopStatus
-from arm_overlay.objectives import WHICH_OBJECTIVE
-from arm_overlay.overlay import MODES
+from arm_overlay.loop_status import STAGES, Event, LoopStatus, question_of, rates_of, state_of
+from arm_overlay.objectives import OBJECTIVES
+from arm_overlay.overlay import MODE_NAMES, MODES
 from arm_overlay.rendering import Renderer
 from lincei.batch import readable_error
 from lincei.errors import LinceiError
 
-OBJECTIVES = ("4x", "10x", "20x", "40x")
-MODE_NAMES = {
-    "outline": "Outline",
-    "heatmap": "Heat map",
-    "text": "Text",
-    "arrows": "Arrows",
-    "animation": "Pulse",
-}
 # Those of the objectives come before them: `keys_of`.
 KEYS = {
     "F1 ... F5": "Show outline, heat map, text, arrows, pulsing outline",
@@ -447,17 +439,7 @@ class OperatorWindow(QWidget):
             self.close()
 
     def _show_state(self, status: LoopStatus) -> None:
-        trouble = status.camera_trouble or status.model_trouble or status.display_trouble
-        if trouble:
-            kind, text = "trouble", f"Nothing is shown in the eyepiece: {trouble}"
-        elif question_of(status):
-            kind, text = "dark", "Nothing is shown in the eyepiece until the question is answered"
-        elif status.blank_reason:
-            kind, text = "dark", f"Nothing is shown in the eyepiece: {status.blank_reason}"
-        elif status.display == "none":
-            kind, text = "dark", "No display in the eyepiece; the overlay is shown here only"
-        else:
-            kind, text = "shown", f"Shown in the eyepiece: {MODE_NAMES.get(status.mode, status.mode).lower()}"
+        kind, text = state_of(status)
         self._state.setText(text)
         if self._state.property("kind") != kind:
             self._state.setProperty("kind", kind)
@@ -498,11 +480,7 @@ class OperatorWindow(QWidget):
         self._record.setText("Stop recording  (R)" if status.recording else "Record  (R)")
 
     def _show_speed(self, status: LoopStatus) -> None:
-        text = f"{status.fps_out:.1f} of {status.fps_in:.1f} frames/s, {status.dropped} dropped"
-        if status.latency_ms:
-            latency = status.latency_ms
-            text += f"\nlatency {latency['p50']:.0f} ms (p95 {latency['p95']:.0f}, p99 {latency['p99']:.0f})"
-        self._rates.setText(text)
+        self._rates.setText(rates_of(status))
         slowest = max((status.stages_ms.get(stage, 0.0) for stage in self._stages), default=0.0)
         for stage, (bar, label) in self._stages.items():
             took_ms = status.stages_ms.get(stage)
@@ -558,15 +536,6 @@ def keys_of(objectives: Sequence[str]) -> dict[str, str]:
     """Return what the keys do, with those of the objectives."""
     numbers = " ".join(str(number) for number in range(1, len(objectives) + 1))
     return {numbers: f"Objective {', '.join(objectives)}; a foot switch can send these keys", **KEYS}
-
-
-def question_of(status: LoopStatus) -> str:
-    """Return what the loop asks the operator; nothing while it asks nothing."""
-    if WHICH_OBJECTIVE in status.blank_reason:
-        return f"The image no longer fits {status.objective or 'the objective'}: which objective is it?"
-    if not status.objective and status.frames_out:
-        return "Which objective is in the light path?"
-    return ""
 
 
 def _model_names() -> list[str]:

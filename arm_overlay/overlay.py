@@ -9,6 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 MODES = ("outline", "heatmap", "text", "arrows", "animation")
+MODE_NAMES = {
+    "outline": "Outline",
+    "heatmap": "Heat map",
+    "text": "Text",
+    "arrows": "Arrows",
+    "animation": "Pulse",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -579,11 +579,26 @@ def _heat_colors(brightness: float) -> RGB:
 @functools.lru_cache(maxsize=1)
 def _heat_layers() -> tuple[RGB, RGB]:
     """Return for each value of a heat map 255 times the part of the frame that stays; the color added."""
-    share = np.arange(256)[:, None, None] / 255
-    opacity = _HEAT_OPACITY * np.clip((share - _HEAT_FROM) / (0.5 - _HEAT_FROM), 0, 1) * np.ones(3)
+    colors = heat_colors_over()[:, None]
+    opacity = colors[..., 3:] * np.ones(3)
+    return (
+        np.round(255 * (1 - opacity)).astype(np.uint8),
+        np.round(255 * opacity * colors[..., :3]).astype(np.uint8),
+    )
+
+
+def heat_colors_over() -> NDArray[np.float64]:
+    """Return the colors of a heat map that lies over a frame: clear, then green, yellow where it is certain.
+
+    Returns
+    -------
+    ndarray
+        Shape (256, 4): red, green, blue and opacity, 0 to 1, of each value of an overlay's heat map.
+    """
+    share = np.arange(256) / 255
+    opacity = _HEAT_OPACITY * np.clip((share - _HEAT_FROM) / (0.5 - _HEAT_FROM), 0, 1)
     red = np.clip(2 * share - 1, 0, 1)
-    added = opacity * 255 * np.concatenate([red, np.full_like(share, 0.8) + 0.2 * red, 0 * share], axis=-1)
-    return np.round(255 * (1 - opacity)).astype(np.uint8), np.round(added).astype(np.uint8)
+    return np.stack([red, 0.8 + 0.2 * red, 0 * share, opacity], axis=-1)
 
 
 @functools.lru_cache(maxsize=16)

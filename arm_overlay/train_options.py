@@ -57,6 +57,14 @@ class TrainTumorOptions(Options):
         advanced=True,
     )
     seed: int = option(0, "Seed of all chance.", minimum=0, advanced=True)
+    color_variation: float = option(
+        1.0,
+        "How much stain and color are varied while training: 1 as much as among laboratories; less where all "
+        "images are stained and photographed alike.",
+        minimum=0,
+        maximum=2,
+        advanced=True,
+    )
     crop_px: int = option(192, "Side of the crops.", minimum=64, maximum=1024, advanced=True)
     batch: int = option(14, "Crops in a step.", minimum=1, maximum=128, advanced=True)
     learning_rate: float = option(1e-3, "Highest learning rate.", above=0, maximum=0.1, advanced=True)

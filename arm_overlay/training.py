@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_overlay.annotated import AnnotatedField
+from arm_overlay.augmentation import USUAL
 from arm_overlay.crops import CropRange, crop_maker
 from arm_overlay.network import OUTPUT_STRIDE, TOTAL_STRIDE, TumorNetworkConfig
 from arm_overlay.train_options import IMAGENET, NOTHING, TrainTumorOptions
@@ -456,7 +457,8 @@ class _Job:
 
         options = self.options
         crops = CropRange(options.crop_px)
-        batches = crop_maker(fields, crops, batch=options.batch)
+        augmentation = USUAL.with_colors(options.color_variation)
+        batches = crop_maker(fields, crops, batch=options.batch, augmentation=augmentation)
         network = self.trainer(self.start.weights)
         if self.start.weights is None and options.start_from == IMAGENET:
             from arm_overlay.imagenet import imagenet_weights, slimmed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from arm_overlay.tumor_model import (
     TumorModel,
 )
 from lincei.engine import Engine, cached_engine
-from lincei.errors import LinceiError, LinceiWarning
+from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.formats.lazy import ArrayLike5D, ReorderedArray
 from lincei.image import Image
 from lincei.model import Model
@@ -89,6 +90,12 @@ class TumorOutline:
         What the user should know.
     provenance : mapping
         How it was made; JSON-able.
+    heat : ndarray or None
+        Shape (rows, columns), float32: the network's own map, 0 on glass, of which `probability` is made.
+    tissue : ndarray or None
+        Of the same shape, bool: the cells of that map that are tissue.
+    cell_px : float or None
+        Side of a cell in pixels of the image.
     """
 
     kind: str
@@ -106,6 +113,9 @@ class TumorOutline:
     texts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    heat: NDArray[np.float32] | None = None
+    tissue: NDArray[np.bool_] | None = None
+    cell_px: float | None = None
 
     @property
     def scale_assumed(self) -> bool:
@@ -118,6 +128,29 @@ class TumorOutline:
         if self.pixel_size_um is None or not self.regions:
             return None
         return self.pixel_size_um * max(region.diameter_px for region in self.regions)
+
+    def with_regions(self, regions: Sequence[Region]) -> TumorOutline:
+        """Return the outline with other regions, such as corrected ones, measured on the same map and tissue.
+
+        Parameters
+        ----------
+        regions : sequence of Region
+            In pixels of the image; they do not overlap. Their scores are measured anew.
+
+        Raises
+        ------
+        UsageError
+            When the model gives no map of probabilities.
+        """
+        if self.heat is None or self.tissue is None or self.cell_px is None:
+            raise UsageError(f"the model {self.model} gives {self.kind}, which outlines no regions")
+        measured = []
+        for region in regions:
+            measured.append(dataclasses.replace(region, score=_mean_in(region, self.heat, self.cell_px)))
+        largest_first = tuple(sorted(measured, key=lambda region: -region.area_px))
+        return dataclasses.replace(
+            self, regions=largest_first, percent=_percent(largest_first, self.tissue, self.cell_px)
+        )
 
     def overlay(self, mode: str = "outline") -> Overlay:
         """Return what is drawn over the image; see `arm_overlay.rendering`."""
@@ -309,6 +342,7 @@ def tumor_image(
     heat = _heat_map(scene, tissue, choice, engine, progress, cancelled)
     probability = _probability_image(heat, image, scene, pixel_size, choice, common["provenance"])
     cell_px = scene.cell_px
+    common |= {"heat": heat, "tissue": tissue.cells, "cell_px": cell_px}
     if model.kind == POINTS:
         points = points_of(heat, threshold, cell_px=cell_px)
         texts = (f"{len(points)} x {choice.model.point_name}",)
@@ -323,7 +357,7 @@ def tumor_image(
         **common,
         regions=regions,
         probability=probability,
-        percent=_percent(regions, tissue, cell_px),
+        percent=_percent(regions, tissue.cells, cell_px),
         field_score=field_score(heat[tissue.cells]) if tissue.cells.any() else None,
         warnings=tuple(said),
     )
@@ -574,13 +608,24 @@ def _probability_image(
     )
 
 
-def _percent(regions: tuple[Region, ...], tissue: Tissue, cell_px: float) -> float | None:
+def _mean_in(region: Region, heat: NDArray[np.float32], cell_px: float) -> float:
+    """Return the mean of a map's cells whose centers lie in a region."""
+    corners = np.array([region.exterior.min(axis=0), region.exterior.max(axis=0)], np.float64)
+    first, last = np.floor((corners + 0.5) / cell_px).astype(int).clip(0, np.array(heat.shape)[::-1] - 1)
+    part = heat[first[1] : last[1] + 1, first[0] : last[0] + 1]
+    rings = [np.asarray(ring - first * cell_px) for ring in (region.exterior, *region.holes)]
+    inside = part[cells_in([Region(rings[0], tuple(rings[1:]))], (part.shape[0], part.shape[1]), cell_px)]
+    # Between the centers of cells there is nothing to average: the cell that it lies in stands for it.
+    return float((inside if inside.size else part).mean())
+
+
+def _percent(regions: tuple[Region, ...], tissue: NDArray[np.bool_], cell_px: float) -> float | None:
     """Return the share of the tissue's cells that lie in regions, in percent."""
-    count = int(tissue.cells.sum())
+    count = int(tissue.sum())
     if count == 0:
         return None
-    shape = (tissue.cells.shape[0], tissue.cells.shape[1])
-    return 100 * int((tissue.cells & cells_in(regions, shape, cell_px)).sum()) / count
+    shape = (tissue.shape[0], tissue.shape[1])
+    return 100 * int((tissue & cells_in(regions, shape, cell_px)).sum()) / count
 
 
 def _provenance(

@@ -166,10 +166,10 @@ def overlay_rgb(
     else:
         _draw_gray(pixels, picture[:height])
     if border_px is None:
-        border_px = _border_px(max(height, width), min(rating.patch_px))
+        border_px = border_width_px(max(height, width), min(rating.patch_px))
     colors = level_colors(rating.patch_levels, rating.patch_certainties)
-    columns = _cells(rating.x, rating.patch_px[1], width)
-    for row, (top, bottom) in enumerate(_cells(rating.y, rating.patch_px[0], height)):
+    columns = patch_cells(rating.x, rating.patch_px[1], width)
+    for row, (top, bottom) in enumerate(patch_cells(rating.y, rating.patch_px[0], height)):
         for column, (left, right) in enumerate(columns):
             # A view, so that a border never leaves its patch, however narrow that is.
             patch, color = picture[top:bottom, left:right], colors[row, column]
@@ -249,12 +249,13 @@ def _draw_gray(plane: NDArray[Any], target: RGB) -> None:
         target[block] = gray_to_rgb(plane[block], limits=(float(low), float(high)))
 
 
-def _border_px(longest_px: int, patch_px: int) -> int:
+def border_width_px(longest_px: int, patch_px: int) -> int:
+    """Return how wide borders are drawn on an image of this longest side, with patches of this size."""
     widest = max(1, int(patch_px * _BORDER_SHARE_OF_PATCH))
     return min(max(_THINNEST_PX, round(longest_px * _BORDER_SHARE)), widest)
 
 
-def _cells(starts: Sequence[int], patch_px: int, size: int) -> list[tuple[int, int]]:
+def patch_cells(starts: Sequence[int], patch_px: int, size: int) -> list[tuple[int, int]]:
     """Return where patches begin and end when those that overlap are cut in the middle of the overlap."""
     ends = [min(start + patch_px, size) for start in starts]
     cells = []

@@ -253,7 +253,7 @@ def evaluate(
             cautions[text] = None
             warnings.warn(text, LinceiWarning, stacklevel=3)
 
-    known = [name for name in map(_name, pairs) if _is_known(found, name)]
+    known = [name for name in map(_name, pairs) if is_known(found, name)]
     if known:
         warn(_known_sentence(known, len(pairs), found))
 
@@ -626,8 +626,8 @@ def _is_nuclear(name: str, settings: EvaluateOptions) -> bool:
     return stain_of(name) == stain_of("nuclei")
 
 
-def _is_known(model: Model, name: str) -> bool:
-    """Tell whether a field of that name, or one of its times, is among the model's."""
+def is_known(model: Model, name: str) -> bool:
+    """Tell whether a field of that name, or one of its times, is among those that the model learned from."""
     fields = model.card.training.get("field_names", ())
     return any(field == name or field.startswith(f"{name} t=") for field in fields)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from insilico.label_curve import CURVES
 from insilico.labeling import label as label_image
 from insilico.options import LabelOptions, TrainOptions
 from insilico.pair_files import LABEL_SCALINGS, TrainingPair, open_pairs, open_sets
-from lincei.errors import CancelledError, LinceiError, UsageError
+from lincei.errors import CancelledError, UsageError
 from lincei.image import Image, open_image
 from lincei.model import find_model, models_folder
 from lincei.progress import CancelCheck, ProgressCallback, stop_if_cancelled
@@ -150,12 +150,10 @@ def model_target(name_or_folder: str) -> Path:
         When it is empty or no name for a folder.
     """
     text = name_or_folder.strip()
-    if not text or text in (".", "..") or text.startswith((".", "_")):
-        raise UsageError(
-            f"{name_or_folder!r} is no name for a model", "", "Begin it with a letter or a digit."
-        )
     if "/" in text or "\\" in text:
         return Path(text).expanduser()
+    if not text or text.startswith((".", "_")):
+        raise UsageError(f"{text!r} is no name for a model", "", "Begin it with a letter or a digit.")
     if set(text) & set('<>:"|?*'):
         raise UsageError(f"{text!r} is no name for a model", "", "Use letters, digits, spaces, '-' and '_'.")
     return models_folder() / text
@@ -214,7 +212,7 @@ def _pairs(data: Mapping[str, Any]) -> list[TrainingPair]:
         raise UsageError(
             "there is nothing to train from",
             "",
-            "Give at least one image and a stained image of the same field.",
+            "Give at least one image and a stained one of the same field.",
         )
     return pairs
 

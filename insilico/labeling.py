@@ -6,11 +6,12 @@ import dataclasses
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from lincei.doctor import usable_cores
 from lincei.engine import Engine, cached_engine
 from lincei.errors import LinceiError, LinceiWarning, UsageError
 from lincei.formats.ome_zarr import ArraySpec
-from lincei.image import Image
+from lincei.image import Image, Region
 from lincei.model import Model, find_model
 from lincei.normalize import IntensityScaling, not_finite, standard_scaling
 from lincei.options import resolve_options
@@ -34,6 +35,7 @@ from lincei.progress import CancelCheck, Progress, ProgressCallback, report, sto
 from lincei.tiles import Tile, plan_tiles, read_tile, run_tiles
 
 Array = NDArray[np.float32]
+ValueT = TypeVar("ValueT")
 
 SMALLEST_SIDE_PX = 16
 # Pixel sizes further apart than this are a slip (nanometers, inches), or no model could bridge them.
@@ -68,6 +70,24 @@ class Record(Protocol):
     def add(self, piece: PieceKey, checksum: int) -> None:
         """Take note of a piece that is written; called from one thread at a time."""
         ...
+
+
+class Measurements:
+    """What is measured on an image as a whole, so that a second region of it needs no second measurement.
+
+    Intensity scaling, drift and likeness to the training images are those of the whole image, whichever
+    region is labeled. One of these belongs to one image; when its pixels change, take a new one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Any] = {}
+
+    def once(self, what: Hashable, measure: Callable[[], ValueT]) -> ValueT:
+        """Return what was measured under this name, measuring it the first time."""
+        if what not in self._known:
+            self._known[what] = measure()
+        value: ValueT = self._known[what]
+        return value
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,9 @@ class Plan:
     factor : float
         By how much the image was enlarged.
     full : tuple of int
-        Y and X of the result: the input's own grid.
+        Y and X of the input's own grid.
+    region : tuple of slice
+        T, Y and X of what is labeled, on the input's own grid: the result is that large.
     pieces : tuple of Piece
         What is computed at a time; of the same places for all models of a result.
     """
@@ -124,6 +146,7 @@ class Plan:
     first: int
     factor: float
     full: tuple[int, int]
+    region: tuple[slice, slice, slice]
     pieces: tuple[Piece, ...]
 
     @property
@@ -135,7 +158,8 @@ class Plan:
     @property
     def items(self) -> list[tuple[int, Piece]]:
         """What the network runs on, one after the other: time points, and the pieces of each."""
-        return [(t, piece) for t in range(self.image.shape[0]) for piece in self.pieces]
+        times = self.region[0]
+        return [(t, piece) for t in range(times.start, times.stop) for piece in self.pieces]
 
 
 def label(
@@ -143,6 +167,8 @@ def label(
     model: str | Path | Model | Sequence[str | Path | Model] | None = None,
     options: LabelOptions | None = None,
     *,
+    region: Region | None = None,
+    measurements: Measurements | None = None,
     store: Store | None = None,
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
@@ -158,6 +184,13 @@ def label(
         Name, folder or `lincei.model.Model`; goes before ``options.model``.
     options : LabelOptions, optional
         The options; single ones can be given as keywords.
+    region : mapping of str to slice, optional
+        Labels a part only, such as ``{"Y": slice(100, 612), "X": slice(0, 512), "T": slice(3, 4)}``, in the
+        input's pixels and time points. The result is that part of what the whole image gives, to the
+        rounding of 32-bit numbers: the intensity scaling is the whole image's, and what lies around the
+        part is seen.
+    measurements : Measurements, optional
+        Keeps what is measured on the whole image, for the next region of it.
     store : callable, optional
         Gives the arrays that results are written to, for images larger than memory; arrays in memory by
         default.
@@ -176,7 +209,7 @@ def label(
     LinceiError
         When the image does not suit the model, is constant, too small, or has pixels that are no numbers.
     UsageError
-        When the options name a label or channel that there is not.
+        When the options name a label or channel that there is not, or the region is not within the image.
 
     Examples
     --------
@@ -191,7 +224,16 @@ def label(
     else:
         chosen = [model] if isinstance(model, (str, Path, Model)) else model
     models = models_for(settings, chosen)
-    return label_image(image, models, settings, store=store, progress=progress, cancelled=cancelled)
+    return label_image(
+        image,
+        models,
+        settings,
+        region=region,
+        measurements=measurements,
+        store=store,
+        progress=progress,
+        cancelled=cancelled,
+    )
 
 
 def models_for(settings: LabelOptions, chosen: Sequence[str | Path | Model]) -> list[Model]:
@@ -256,6 +298,8 @@ def label_image(
     models: Sequence[Model],
     settings: LabelOptions,
     *,
+    region: Region | None = None,
+    measurements: Measurements | None = None,
     store: Store | None = None,
     record: Record | None = None,
     noted: Mapping[str, Any] | None = None,
@@ -273,6 +317,8 @@ def label_image(
         From `models_for`, with these settings.
     settings : LabelOptions
         The options.
+    region, measurements : optional
+        As for `label`.
     store, progress, cancelled : callable, optional
         As for `label`.
     record : Record, optional
@@ -295,13 +341,15 @@ def label_image(
     }
     image = image.with_(**stated) if stated else image
     channel = transmitted_channel(image, settings.channel)
+    place = _region_of(image, region)
+    measured = measurements or Measurements()
     _check_size(image)
     for item in models:
         check_modality(image, item.card.modalities, item.name)
         _check_scale(image, item)
     report(progress, Progress("reading", 0, 0))
-    scaling = standard_scaling(image, channel)
-    drift = drift_px(image, channel=channel)
+    scaling = measured.once(("scaling", channel), lambda: standard_scaling(image, channel))
+    drift = measured.once(("drift", channel), lambda: drift_px(image, channel=channel))
     if drift > DRIFT_WARNING_PX:
         warn(_drift_sentence(image, drift))
     elif image.shape[2] > 1:
@@ -310,8 +358,8 @@ def label_image(
     assumed = _assumed_scale(image, models)
     if assumed:
         warn(assumed)
-    plans = _plans(image, channel, scaling, models, settings)
-    unlike = [_out_of_distribution(plan) for plan in plans]
+    plans = _plans(image, channel, scaling, models, settings, place)
+    unlike = [measured.once(_look(plan), partial(_out_of_distribution, plan)) for plan in plans]
     for plan, found in zip(plans, unlike, strict=True):
         sentence = in_words(found, image.name, plan.model.name) if found else ""
         if sentence:
@@ -340,6 +388,7 @@ def label_image(
         "intensity_scaling": dataclasses.asdict(scaling),
         "z_drift_px": round(drift, 2),
         "scale_assumed": bool(assumed),
+        **({"region": _region_in_json(place)} if region else {}),
         **(noted or {}),
     }
     results = {
@@ -390,11 +439,12 @@ def _predict(
         place = _place(plan, item)
         pieces: list[Array] = []
         for name, array in arrays.items():
-            pixels = values[name][None, :, None]
+            whole: Any = _Window(
+                values[name][None, :, None], (piece.tile.rows, piece.tile.columns), plan.image.shape[3:]
+            )
             if plan.factor != 1:
-                window = _Window(pixels, (piece.tile.rows, piece.tile.columns), plan.image.shape[3:])
-                resampled = ResampledArray(window, 1 / plan.factor, plan.full)
-                pixels = resampled[:, :, :, piece.rows, piece.columns]
+                whole = ResampledArray(whole, 1 / plan.factor, plan.full)
+            pixels = whole[:, :, :, piece.rows, piece.columns]
             array[place] = pixels
             pieces.append(pixels)
         if record is not None:
@@ -441,7 +491,11 @@ def _place(plan: Plan, item: tuple[int, Piece]) -> tuple[slice, slice, slice, sl
     """Return where in the result a piece is written: times, labels, z, rows, columns."""
     t, piece = item
     labels = slice(plan.first, plan.first + len(plan.chosen))
-    return slice(t, t + 1), labels, slice(0, 1), piece.rows, piece.columns
+    time, rows, columns = (
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip((slice(t, t + 1), piece.rows, piece.columns), plan.region, strict=True)
+    )
+    return time, labels, slice(0, 1), rows, columns
 
 
 def _checksum(arrays: Iterable[Array]) -> int:
@@ -505,14 +559,48 @@ def _needed_outputs(model: Model, statistics: Sequence[str]) -> tuple[str, ...]:
     return direct if len(direct) == len(set(statistics)) else (*direct, "parameters")
 
 
+def _region_of(image: Image, region: Region | None) -> tuple[slice, slice, slice]:
+    """Return T, Y and X of what is labeled, with both ends stated."""
+    region = region or {}
+    for axis, part in region.items():
+        if axis not in ("T", "Y", "X"):
+            raise UsageError(
+                f"the region names the axis {axis!r}", image.name, "It is a part of T, Y and X; z is whole."
+            )
+        if not isinstance(part, slice) or part.step not in (None, 1):
+            raise UsageError(f"the region along {axis} is not a slice of step 1", image.name)
+        if (
+            not 0
+            <= (part.start or 0)
+            < (image.sizes[axis] if part.stop is None else part.stop)
+            <= (image.sizes[axis])
+        ):
+            raise UsageError(
+                f"the region along {axis} is from {part.start} to {part.stop}",
+                image.name,
+                f"It must lie within 0 to {image.sizes[axis]}, and its end after its start.",
+            )
+    t, y, x = (slice(*region.get(axis, slice(None)).indices(image.sizes[axis])[:2]) for axis in "TYX")
+    return t, y, x
+
+
+def _region_in_json(region: tuple[slice, slice, slice]) -> dict[str, list[int]]:
+    return {axis: [part.start, part.stop] for axis, part in zip("TYX", region, strict=True)}
+
+
 def _plans(
-    image: Image, channel: int, scaling: IntensityScaling, models: Sequence[Model], settings: LabelOptions
+    image: Image,
+    channel: int,
+    scaling: IntensityScaling,
+    models: Sequence[Model],
+    settings: LabelOptions,
+    region: tuple[slice, slice, slice],
 ) -> list[Plan]:
     """Work out how each model is applied."""
     single = image.with_(
         data=_OneChannel(image, channel), channel_names=(), channel_colors=(), rgb=False, levels=()
     )
-    places = _places(image, models, settings)
+    places = _places(image, models, settings, region[1:])
     plans: list[Plan] = []
     first = 0
     for model in models:
@@ -525,7 +613,19 @@ def _plans(
         )
         pieces = _pieces(places, factor, card.total_stride, scaled.shape[3:])
         plans.append(
-            Plan(model, scaled, channel, weights, scaling, chosen, first, factor, image.shape[3:], pieces)
+            Plan(
+                model,
+                scaled,
+                channel,
+                weights,
+                scaling,
+                chosen,
+                first,
+                factor,
+                image.shape[3:],
+                region,
+                pieces,
+            )
         )
         first += len(chosen)
     return plans
@@ -537,7 +637,14 @@ def _out_of_distribution(plan: Plan) -> OutOfDistribution | None:
     return None if reference is None else score_image(reference, plan.image, plan.scaling, plan.weights)
 
 
-def _places(image: Image, models: Sequence[Model], settings: LabelOptions) -> list[Tile]:
+def _look(plan: Plan) -> Hashable:
+    """Return what the likeness of an image to a model's training images depends on, the image aside."""
+    return ("out of distribution", plan.model.hash, plan.channel, plan.factor, plan.weights.tobytes())
+
+
+def _places(
+    image: Image, models: Sequence[Model], settings: LabelOptions, region: tuple[slice, slice]
+) -> list[tuple[slice, slice]]:
     """Cut the result into the places of its pieces, which suit all models."""
     unit, bounds = _PIECE_UNIT, []
     for card in (model.card for model in models):
@@ -545,10 +652,20 @@ def _places(image: Image, models: Sequence[Model], settings: LabelOptions) -> li
         bounds.append(min(int(settings.tile_px / factor), _LARGEST_REDUCED * settings.tile_px))
         if factor == 1:
             unit = math.lcm(unit, card.total_stride)  # the tile is the piece
-    return plan_tiles(*image.shape[3:], min(bounds), unit)
+    top, left = (part.start for part in region)
+    height, width = (part.stop - part.start for part in region)
+    return [
+        (
+            slice(top + tile.rows.start, top + tile.rows.stop),
+            slice(left + tile.columns.start, left + tile.columns.stop),
+        )
+        for tile in plan_tiles(height, width, min(bounds), unit)
+    ]
 
 
-def _pieces(places: Sequence[Tile], factor: float, stride: int, size: tuple[int, int]) -> tuple[Piece, ...]:
+def _pieces(
+    places: Sequence[tuple[slice, slice]], factor: float, stride: int, size: tuple[int, int]
+) -> tuple[Piece, ...]:
     """Find the tile for each place: beginning on the stride, and all of one computed size."""
     margin = 0 if factor == 1 else math.ceil(max(1.0, factor)) + 1
 
@@ -557,12 +674,12 @@ def _pieces(places: Sequence[Tile], factor: float, stride: int, size: tuple[int,
         start = max(0, math.floor(part.start * factor) - margin) // stride * stride
         return slice(start, min(length, math.ceil(part.stop * factor) + margin))
 
-    parts = [(needed(place.rows, size[0]), needed(place.columns, size[1])) for place in places]
+    parts = [(needed(rows, size[0]), needed(columns, size[1])) for rows, columns in places]
     height, width = (
         -(-max(pair[axis].stop - pair[axis].start for pair in parts) // stride) * stride for axis in (0, 1)
     )
     return tuple(
-        Piece(place.rows, place.columns, Tile(rows, columns, height, width))
+        Piece(*place, Tile(rows, columns, height, width))
         for place, (rows, columns) in zip(places, parts, strict=True)
     )
 
@@ -595,10 +712,12 @@ def _template(image: Image, plans: Sequence[Plan]) -> Image:
             f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name
             for i, name in enumerate(names)
         ]
-    shape = (image.shape[0], len(labels), 1, *image.shape[3:])
+    t, y, x = (part.stop - part.start for part in plans[0].region)
+    shape = (t, len(labels), 1, y, x)
     first = plans[0].pieces[0]
+    sides = (first.rows.stop - first.rows.start, first.columns.stop - first.columns.start)
     return Image(
-        ArraySpec(shape, np.float32, (first.rows.stop, first.columns.stop)),
+        ArraySpec(shape, np.float32, sides),
         name=image.name,
         source=image.source,
         pixel_size_um=image.pixel_size_um,

@@ -30,17 +30,44 @@ def app() -> typer.Typer:
     @application.command()
     def demo(
         out: Annotated[Path, typer.Option(help="Folder for the page and the files it shows.")] = Path("demo"),
+        napari: Annotated[
+            bool,
+            typer.Option("--napari", help="Open the napari viewer with a sample and the widgets instead."),
+        ] = False,
     ) -> None:
         """Run everything once on sample data and write a page that shows it.
 
         Real data is used when it is at hand (LINCEI_DATA, the cache or a download), simulated data
         otherwise; the page says which.
         """
+        if napari:
+            open_viewer()
+            return
         with stoppable() as cancelled, console_progress() as progress:
             page = run_demos(out, progress=progress, cancelled=cancelled)
         print(f"Open {page.resolve()} in a browser.")
 
     return application
+
+
+def open_viewer() -> None:
+    """Open napari with a sample and the widgets; return when its window is closed.
+
+    Raises
+    ------
+    LinceiError
+        When napari, or lincei's plugin for it, is not installed.
+    """
+    try:
+        # By its name: what the tools share imports no front end.
+        viewer_demo = import_module("napari_plugin.demo")
+    except ImportError as error:
+        raise LinceiError(
+            f"napari cannot be used here ({error})",
+            "",
+            "Install it: pip install 'napari[all]' 'lincei[napari]'",
+        ) from error
+    viewer_demo.run()
 
 
 def run_demos(

@@ -26,8 +26,8 @@ Updates bring the message, ``current`` of ``maximum`` (0 while unknown) and in `
 ``metrics`` (numbers; null where one is not finite) and a ``preview``, null or
 ``{"shape", "dtype", "base64"}``: previews are small, and no memory need be freed for them.
 
-Jobs of the worker itself: ``"finish"`` (data ``{"task": UUID}``) asks a running task to end early and keep what
-it has; ``"jobs"`` lists the names of the jobs.
+Jobs of the worker itself: ``"finish"`` (data ``{"task": UUID}``, as Appose's task has it) asks a running task
+to end early and keep what it has; ``"jobs"`` lists the names of the jobs.
 
 Imported into an Appose worker, this module keeps the protocol's pipes to itself (what libraries print goes to
 the error stream) and ends the process when the client has died.
@@ -455,7 +455,7 @@ def _keep_protocol() -> Any:
     os.dup2(2, 1)
     sys.stdin = open(requests, encoding=encoding_in)  # noqa: SIM115, PTH123 - open as long as the process
     sys.stdout = sys.stderr
-    return open(answers, "w", encoding=encoding_out, newline="\n")  # noqa: SIM115, PTH123
+    return open(answers, "w", encoding=encoding_out, newline="\n")  # noqa: PTH123
 
 
 def _watch(answers: int) -> None:

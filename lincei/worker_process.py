@@ -30,8 +30,15 @@ from lincei.progress import Progress, ProgressCallback
 from lincei.worker import SCRIPT, share
 
 INIT_SCRIPT = "import lincei.worker"
-# Tells the version before it needs what an old or missing installation has not.
-_GREETING = "import lincei\ntask.outputs['lincei'] = lincei.__version__\nimport lincei.worker\n"
+# A version without a worker is told as well.
+_GREETING = """
+import lincei
+task.outputs["lincei"] = lincei.__version__
+try:
+    import lincei.worker
+except ImportError as error:
+    task.outputs["problem"] = str(error)
+"""
 _WORKER = ("-c", "import appose.python_worker; appose.python_worker.main()")
 _INSTALL = "Install it with: pip install 'lincei[napari]'"
 _LOG_LINES = 12
@@ -68,7 +75,7 @@ class RunningJob:
         self._progress = progress
         self._on_done = on_done
         self._lock = threading.Lock()
-        self._cancel_asked = self._finish_asked = False
+        self._cancel_asked, self._finish_asked = threading.Event(), threading.Event()
         self._task: Any = None
         self._ended = threading.Event()  # the task, not yet its outputs
         self._done = threading.Event()
@@ -84,7 +91,7 @@ class RunningJob:
     def cancel(self) -> None:
         """Ask the job to stop; it does so at its next safe point and raises `CancelledError` in `wait`."""
         with self._lock:
-            self._cancel_asked = True
+            self._cancel_asked.set()
             task = self._task
         if task is not None and not self.is_done:
             with contextlib.suppress(OSError, ValueError):  # the process has just ended
@@ -93,7 +100,7 @@ class RunningJob:
     def finish(self) -> None:
         """Ask the job to end early with what it has: a training writes its best model so far."""
         with self._lock:
-            self._finish_asked = True
+            self._finish_asked.set()
             task = self._task
         if task is not None and not self.is_done:
             with contextlib.suppress(OSError, ValueError):
@@ -147,7 +154,7 @@ class RunningJob:
         self, data: Mapping[str, Any], options: Mapping[str, Any], blocks: list[Any]
     ) -> Mapping[str, Any]:
         service = self._worker._service()
-        if self._cancel_asked:
+        if self._cancel_asked.is_set():
             raise CancelledError
         inputs = {"job": self.name, "data": _sent(dict(data), blocks), "options": _sent(dict(options), [])}
         task = service.task(SCRIPT, inputs)
@@ -158,9 +165,9 @@ class RunningJob:
             raise self._worker._crashed() from None
         with self._lock:
             self._task = task
-        if self._cancel_asked:
+        if self._cancel_asked.is_set():
             self.cancel()
-        if self._finish_asked:
+        if self._finish_asked.is_set():
             self.finish()
         while not self._ended.wait(1.0):
             # Appose overlooks a process that ends between two of its own looks.
@@ -214,8 +221,8 @@ class WorkerProcess:
     Parameters
     ----------
     python : str or Path, optional
-        Interpreter of an environment with lincei and Appose, which need not be this one; this program's own by
-        default.
+        Interpreter of an environment with lincei and Appose, which need not be this one; by default this
+        program's own.
     environment : mapping of str to str, optional
         Environment variables for it, besides those of this process.
 
@@ -282,7 +289,7 @@ class WorkerProcess:
             if self._closed:
                 raise LinceiError("the worker process was closed", "", "Open another one.")
             self._jobs.add(running)
-        # A daemon, and so are Appose's threads when they are started from one: they keep no program from ending.
+        # A daemon, and so are Appose's threads when it starts them: they must keep no program from ending.
         thread = threading.Thread(
             target=running._run, args=(data or {}, options or {}), name=f"lincei-job-{job}", daemon=True
         )
@@ -353,9 +360,12 @@ class WorkerProcess:
                 str(self.python),
                 "Choose the python program of an environment with lincei.",
             )
+        # Python's modules are not looked for in the working folder, which may hold anything.
+        variables: dict[str, str | None] = {"PYTHONSAFEPATH": "1"}
+        if self.python != Path(sys.executable):
+            variables["PYTHONHOME"] = None  # of this Python
         # Built by hand rather than by Appose's environments: these may look for tools and download them.
-        unset: dict[str, str | None] = {"PYTHONHOME": None} if self.python != Path(sys.executable) else {}
-        service = Service(Path.cwd(), {**unset, **self._environment}, program, *_WORKER)
+        service = Service(Path.cwd(), {**variables, **self._environment}, program, *_WORKER)
         service.init(INIT_SCRIPT)
         try:
             service.start()
@@ -384,16 +394,17 @@ class WorkerProcess:
                 ended.wait(2.0)
                 break
         version = task.outputs.get("lincei", "")
-        if task.status.name == "COMPLETE" and version == __version__:
+        problem = str(task.outputs.get("problem", "") or task.error or "")
+        if task.status.name == "COMPLETE" and version == __version__ and not problem:
             return
         self._appose = None
-        what = _mismatch(task.status.name, version, str(task.error or ""), _last_lines(service))
+        what = _mismatch(task.status.name, version, problem, _last_lines(service))
         _end(service, kill_at_once=True)
         raise LinceiError(
             what,
             str(self.python),
-            f"Install lincei {__version__} there (pip install 'lincei[train]=={__version__}' appose), or choose "
-            "another Python.",
+            f"Install lincei {__version__} there (pip install 'lincei[train]=={__version__}' appose), "
+            "or choose another Python.",
         )
 
     def _crashed(self) -> LinceiError:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def is_image(layer: Layer) -> bool:
     """Tell whether a layer is an image, gray or in color; layers of labels, points and shapes are not."""
-    return layer._type_string == "image"
+    from napari.layers import Image, Labels
+
+    return isinstance(layer, Image) and not isinstance(layer, Labels)
 
 
 def is_gray(layer: Any) -> bool:

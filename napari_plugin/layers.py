@@ -119,7 +119,7 @@ def image_of(layer: ImageLayer, axes: str | None = None, **fields: Any) -> Image
     Parameters
     ----------
     layer : napari.layers.Image
-        Gray, red-green-blue (an alpha channel is left out), or a pyramid.
+        Gray, red-green-blue (an alpha channel is left out), or a pyramid, whose coarser levels go along.
     axes : str, optional
         Of the layer, such as ``"ZYX"``; the likeliest when left out.
     **fields
@@ -137,20 +137,31 @@ def image_of(layer: ImageLayer, axes: str | None = None, **fields: Any) -> Image
         kind = type(layer).__name__.lower()
         raise LinceiError(f"this is a {kind} layer, not an image", layer.name, "Choose an image layer.")
     axes = axes or axes_choices(layer)[0]
-    data: Any = finest(layer)
+    arrays: list[Any] = list(layer.data) if layer.multiscale else [layer.data]
     if layer.rgb:
         axes += "S"
-        if data.shape[-1] == 4:
-            data = data[..., :3] if isinstance(data, np.ndarray) else _WithoutAlpha(data)
-    known = {
+        arrays = [_without_alpha(array) for array in arrays]
+    known: dict[str, Any] = {
         "name": safe_name(layer.name),
         "source": source_of(layer) or layer.name,
         "pixel_size_um": pixel_size_um(layer),
         "z_step_um": z_step_um(layer, axes),
-        **{name: value for name, value in known_fields(layer).items() if name in Image.__dataclass_fields__},
+        # The sizes are in the two above already, where the layer's scale goes first.
+        **{
+            name: value
+            for name, value in known_fields(layer).items()
+            if name in Image.__dataclass_fields__ and name not in ("pixel_size_um", "z_step_um")
+        },
         **{name: value for name, value in fields.items() if value is not None},
     }
-    return Image.from_array(data, axes, **known)
+    known["levels"] = tuple(Image.from_array(array, axes, name=known["name"]) for array in arrays[1:])
+    return Image.from_array(arrays[0], axes, **known)
+
+
+def _without_alpha(array: Any) -> Any:
+    if array.shape[-1] != 4:
+        return array
+    return array[..., :3] if isinstance(array, np.ndarray) else _WithoutAlpha(array)
 
 
 class _WithoutAlpha:

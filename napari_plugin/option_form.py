@@ -39,6 +39,8 @@ class OptionForm(Generic[OptionsT]):
         What a number that may be left out shows then, such as ``"from the layer"``.
     choices : mapping of str to sequence of str, optional
         Choices that the class does not know, such as names of models.
+    behind_more : sequence of str, optional
+        Fields that go behind "More" although they are not advanced.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class OptionForm(Generic[OptionsT]):
         labels: Mapping[str, str] | None = None,
         left_out: Mapping[str, str] | None = None,
         choices: Mapping[str, Sequence[str]] | None = None,
+        behind_more: Sequence[str] = (),
     ) -> None:
         self._class = options_class
         self._hints = typing.get_type_hints(options_class)
@@ -68,9 +71,10 @@ class OptionForm(Generic[OptionsT]):
             label.setToolTip(field.metadata["help"])
             self.rows[name] = label
             target = form
-            if field.metadata["advanced"]:
+            if field.metadata["advanced"] or name in behind_more:
                 if more_form is None:
                     self.more = QCollapsible("More")
+                    self.more.toggleButton().setToolTip("Options that are seldom changed.")
                     content = QWidget()
                     more_form = QFormLayout(content)
                     self.more.setContent(content)
@@ -78,6 +82,7 @@ class OptionForm(Generic[OptionsT]):
             target.addRow(label, widget.native)
         if self.more is not None:
             form.addRow(self.more)
+            self.more.collapse(animate=False)  # its content is shown otherwise
 
     def set(self, name: str, value: Any) -> None:
         """Show a value; None leaves a number or a choice out."""
@@ -157,6 +162,8 @@ class OptionForm(Generic[OptionsT]):
                 value=low if default is None else default, min=low, max=high, tooltip=tooltip
             )
             widget.native.setDecimals(4)
+            # Again, for it was rounded to two decimals: a learning rate of 0.001 to none.
+            widget.value = low if default is None else default
             widget.native.setSingleStep(0.01 if high <= 2 else 0.1)
             if optional:
                 widget.native.setSpecialValueText(left_out)

@@ -47,6 +47,7 @@ class Resources:
 
     def __init__(self) -> None:
         self._releases: list[Callable[[], object]] = []
+        self.released = False
 
     def add(self, release: Callable[[], object]) -> None:
         """Have a function called at the end; it must not touch the widget, which may be gone by then."""
@@ -62,8 +63,20 @@ class Resources:
 
         self.add(disconnect)
 
+    def connect_signal(self, signal: Any, slot: Callable[..., object]) -> None:
+        """Connect to a signal of something that outlives the widget until the end."""
+        signal.connect(slot)
+
+        def disconnect() -> None:
+            # Of a widget that is gone its connections are, too; PySide then raises a SystemError.
+            with contextlib.suppress(RuntimeError, TypeError, SystemError):
+                signal.disconnect(slot)
+
+        self.add(disconnect)
+
     def release(self) -> None:
         """Let go of everything, the last first."""
+        self.released = True
         while self._releases:
             self._releases.pop()()
 
@@ -93,6 +106,12 @@ class Panel(QWidget):
     PAGE = ""
     RUN = "Run"
     RUN_TIP = ""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # The menu's command knows by this text which parameter takes the viewer.
+        initializer: Any = cls.__init__
+        initializer.__annotations__["viewer"] = "napari.components.ViewerModel"
 
     def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
         protect_constants()
@@ -296,7 +315,8 @@ class Panel(QWidget):
         self.guarded(self.run)
 
     def _take_result(self, on_return: Callable[[Any], object], result: Any) -> None:
-        self.guarded(lambda: on_return(result))
+        if not self.resources.released:  # a job that ends after the window has none to show its result in
+            self.guarded(lambda: on_return(result))
 
     def _show_progress(self, update: Progress) -> None:
         if update.total > 0:

@@ -403,7 +403,8 @@ def _placed_nuclei(
     large = np.concatenate([cell_centers_um + start for start in starts])
     large = large[
         (layout.among("nest", large) > 3) & (random.uniform(size=len(large)) < 0.93)
-    ] + random.normal(0, 0.8, 2)
+    ]
+    large += random.normal(0, 0.8, large.shape)
 
     def sorted_nuclei(kind: str, xy: NDArray[np.float64], variant: NDArray[np.intp]) -> Nuclei:
         order = np.argsort(xy[:, 1])

@@ -18,7 +18,7 @@ from loop_stand_ins import wait_until
 from tiny_tumor_models import write_tiny_model
 from virtual_screens import EYEPIECE, EYEPIECE_SIZE, TwoMonitors
 
-from arm_overlay.arm_commands import _Colors, _told, empty_field_file
+from arm_overlay.arm_commands import Colors, _told, empty_field_file
 from arm_overlay.developing import Developing, write_developing
 from arm_overlay.display_alignment import Alignment, save_alignment
 from arm_overlay.frames import Frame
@@ -309,7 +309,7 @@ def test_no_record_and_no_file_name_holds_a_cameras_password() -> None:
 
 
 def test_colors_follow_the_objective_and_no_field_is_evened_with_another_ones_light(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LINCEI_ARM", str(tmp_path))
     flat = np.full((4, 6, 3), 1.1, np.float32)
@@ -318,7 +318,8 @@ def test_colors_follow_the_objective_and_no_field_is_evened_with_another_ones_li
         path.parent.mkdir(parents=True, exist_ok=True)
         write_developing(path, Developing((1.0, 1.0, blue), flat))
     empty_field_file("usb:0", "4x").write_bytes(b"damaged")
-    colors = _Colors(ArmOptions(camera="usb:0", objective="20x"))
+    told: list[str] = []
+    colors = Colors(ArmOptions(camera="usb:0", objective="20x"), told.append)
     used: list[Developing] = []
     for objective in ("20x", "10x", "10x", "40x", "4x", "20x"):
         colors.follow(objective, used.append)
@@ -329,9 +330,8 @@ def test_colors_follow_the_objective_and_no_field_is_evened_with_another_ones_li
         (1.5, True),
     ]
     assert colors.developing is used[-1]
-    err = capsys.readouterr().err
-    assert "no empty field was taken for 40x" in err
-    assert empty_field_file("usb:0", "4x").name in err
+    assert "no empty field was taken for 40x" in told[-2]
+    assert empty_field_file("usb:0", "4x").name in told[-1]
 
 
 # -- two monitors -------------------------------------------------------------------------------------------

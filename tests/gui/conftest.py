@@ -96,17 +96,18 @@ def viewer(qt_application: Any) -> Iterator[Any]:
     import napari
     from qtpy.QtWidgets import QApplication
 
-    threads_before = set(threading.enumerate())
+    threads_before, widgets_before = set(threading.enumerate()), QApplication.allWidgets()
     shown = napari.Viewer(show=True)
     shown.window._qt_window.resize(1500, 950)
     try:
         yield shown
     finally:
         shown.close()
-        for _ in range(5):
+        for _ in range(3):
             QApplication.sendPostedEvents(None, 52)  # what is to be deleted later, now
             qt_application.processEvents()
-            gc.collect()
+        gc.collect()
+        QApplication.sendPostedEvents(None, 52)
     ended = time.monotonic() + _LONG_S
     ours: list[str] = []
     while time.monotonic() < ended:
@@ -120,6 +121,12 @@ def viewer(qt_application: Any) -> Iterator[Any]:
         qt_application.processEvents()
         time.sleep(0.02)
     assert not ours, f"threads that did not end when the window closed: {ours}"
+    left = [
+        type(widget).__name__
+        for widget in QApplication.allWidgets()
+        if widget not in widgets_before and type(widget).__module__.startswith("napari_plugin")
+    ]
+    assert not left, f"widgets that are still there when the window has closed: {left}"
     assert "tensorflow" not in sys.modules, "TensorFlow was imported beside a window"
     assert "keras" not in sys.modules, "Keras was imported beside a window"
 

@@ -159,3 +159,33 @@ def test_only_the_state_is_removed(tmp_path):
     (tmp_path / "notes.txt").unlink()
     remove_state(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_a_loop_that_is_asked_to_finish_keeps_the_best_weights_so_far():
+    model = Model()
+    result = run(model, None, steps=1000, finish=lambda: len(model.rates) >= 25)
+    assert result.stopped == "by the user"
+    assert result.steps == 25
+    assert [entry["steps"] for entry in result.history] == [10, 20, 25]
+    assert result.best_steps == 25
+    assert result.weights[0][0] > 0
+
+
+def test_a_preview_is_made_with_the_averaged_weights_and_comes_with_the_epoch():
+    model, updates = Model(), []
+    run(model, None, steps=20, progress=updates.append, preview=lambda: float(model.weight[0]))
+    epochs = [update for update in updates if "epoch" in update.metrics]
+    assert [update.preview for update in epochs] == [update.metrics["score"] for update in epochs]
+
+
+def test_the_loss_is_told_within_a_long_epoch(monkeypatch):
+    import lincei.training
+
+    monkeypatch.setattr(lincei.training, "_LOSS_EVERY_S", -1.0)
+    model, updates = Model(), []
+    run(model, None, steps=10, progress=updates.append)
+    assert [update.metrics["steps"] for update in updates] == list(range(1, 11))
+    expected = [1 - (1 - 0.9**step) for step in range(1, 10)]
+    np.testing.assert_allclose([update.metrics["loss"] for update in updates[:-1]], expected)
+    assert set(updates[0].metrics) == {"steps", "loss"}
+    assert all(update.message == "" for update in updates[:-1])

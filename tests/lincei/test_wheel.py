@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"lincei", "insilico", "focusqc", "arm_overlay", "sample_data"}
+PACKAGES = {"lincei", "insilico", "focusqc", "arm_overlay", "napari_plugin", "sample_data"}
 
 # What the light install must not bring: window toolkits, training frameworks, Java.
 UNWANTED = ("pyqt", "pyside", "tensorflow", "keras", "torch", "jax", "jpype", "scyjava", "pyimagej", "napari")
