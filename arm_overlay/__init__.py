@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from arm_overlay.options import LiveOptions, TumorOptions
     from arm_overlay.train_options import TrainTumorOptions
     from arm_overlay.training import train
-    from arm_overlay.tumor import TumorOutline, tumor
+    from arm_overlay.tumor_image import TumorOutline, tumor
 
 __all__ = [
     "LiveOptions",
@@ -31,9 +31,9 @@ _HOMES = {
     "LiveOutline": "arm_overlay.live",
     "TrainTumorOptions": "arm_overlay.train_options",
     "TumorOptions": "arm_overlay.options",
-    "TumorOutline": "arm_overlay.tumor",
+    "TumorOutline": "arm_overlay.tumor_image",
     "train": "arm_overlay.training",
-    "tumor": "arm_overlay.tumor",
+    "tumor": "arm_overlay.tumor_image",
 }
 
 

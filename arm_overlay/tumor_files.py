@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arm_overlay.annotations import TUMOR, write_geojson, write_rois
 from arm_overlay.options import TumorOptions
-from arm_overlay.tumor import (
+from arm_overlay.tumor_image import (
     TumorOutline,
     found_model,
     open_engine_for,

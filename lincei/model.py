@@ -255,16 +255,24 @@ def list_models(task: str | None = None) -> list[Model]:
     task : str, optional
         Only models of this task, one of `lincei.model_card.TASKS`.
     """
+    return [model for model in models_and_broken()[0] if task in (None, model.card.task)]
+
+
+def models_and_broken() -> tuple[list[Model], list[BrokenModel]]:
+    """Return what `list_models` and `broken_models` do, from one reading of all cards."""
     found: dict[tuple[str, str], Model] = {}
+    broken: list[BrokenModel] = []
     for entry in _scan():
-        if isinstance(entry, Model) and task in (None, entry.card.task):
+        if isinstance(entry, BrokenModel):
+            broken.append(entry)
+        else:
             found.setdefault((entry.name, entry.card.task), entry)
-    return list(found.values())
+    return list(found.values()), broken
 
 
 def broken_models() -> list[BrokenModel]:
     """Return the folders on the search path that should be models and are not, with the reason."""
-    return [entry for entry in _scan() if isinstance(entry, BrokenModel)]
+    return models_and_broken()[1]
 
 
 def find_model(name_or_folder: str | Path, task: str | None = None) -> Model:

@@ -47,7 +47,7 @@ def read_set_list(file: Path, *, page: str, tables: Sequence[str] = ()) -> dict[
         allowed = " and ".join(["[[set]]", *(f"[{name}]" for name in tables)])
         raise LinceiError(f"there is no entry {unknown[0]!r} outside {allowed}", str(file), begin)
     if not isinstance(entries, list) or not entries:
-        raise LinceiError("the list of sets has none", str(file), begin)
+        raise LinceiError("there is no set in the list", str(file), begin)
     return content
 
 

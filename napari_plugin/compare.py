@@ -335,7 +335,7 @@ class Compare(Panel):
             layer.visible = True
         for layer in self.viewer.layers:
             layer.visible = layer in shown
-        self._grid.stride = -1
+        self._grid.stride = 1
         self._grid.shape = (1, -1)
         self._grid.enabled = self._shared = True
         self.viewer.reset_view()

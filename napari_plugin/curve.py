@@ -22,7 +22,7 @@ _GRID_ALPHA, _AXIS_ALPHA = 45, 150
 class _Series:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    color: QColor
+    color: QColor | None
     points: tuple[QColor, ...]
     tips: tuple[str, ...]
 
@@ -38,6 +38,8 @@ class CurvePlot(QWidget):
         Names of the axes, with their units.
     whole_x : bool
         Values of x are counts: no mark of the axis is between whole numbers.
+    names : bool
+        The curves' names stand above the plot, also when there is only one.
 
     Attributes
     ----------
@@ -48,12 +50,19 @@ class CurvePlot(QWidget):
     clicked = Signal(float)
 
     def __init__(
-        self, x_name: str = "", y_name: str = "", *, whole_x: bool = False, parent: QWidget | None = None
+        self,
+        x_name: str = "",
+        y_name: str = "",
+        *,
+        whole_x: bool = False,
+        names: bool = False,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._x_name, self._y_name, self._whole_x = x_name, y_name, whole_x
+        self._x_name, self._y_name, self._whole_x, self._names = x_name, y_name, whole_x, names
         self._series: dict[str, _Series] = {}
         self._markers: dict[str, tuple[float, QColor | None]] = {}
+        self._x_limits: tuple[float, float] | None = None
         self._y_limits: tuple[float, float] | None = None
         self.setMouseTracking(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -63,9 +72,11 @@ class CurvePlot(QWidget):
         self._x_name, self._y_name = x_name, y_name
         self.update()
 
-    def set_y_limits(self, limits: tuple[float, float] | None) -> None:
-        """Show y from one value to another; None shows all there is."""
-        self._y_limits = limits
+    def set_limits(
+        self, *, x: tuple[float, float] | None = None, y: tuple[float, float] | None = None
+    ) -> None:
+        """Show x, or y, from one value to another; None shows all there is."""
+        self._x_limits, self._y_limits = x, y
         self.update()
 
     def set_series(
@@ -73,7 +84,7 @@ class CurvePlot(QWidget):
         name: str,
         x: ArrayLike,
         y: ArrayLike,
-        color: str | QColor,
+        color: str | QColor | None,
         *,
         point_colors: Sequence[str | QColor] = (),
         tips: Sequence[str] = (),
@@ -86,8 +97,8 @@ class CurvePlot(QWidget):
             Shown above the plot when there are several curves.
         x, y : array_like
             Of one length; where y is not finite there is a gap.
-        color : str or QColor
-            Of the line.
+        color : str, QColor or None
+            Of the line; None is that of the window's text.
         point_colors : sequence, optional
             A color for each point, which is drawn as a disk then.
         tips : sequence of str, optional
@@ -96,7 +107,7 @@ class CurvePlot(QWidget):
         self._series[name] = _Series(
             np.asarray(x, float),
             np.asarray(y, float),
-            QColor(color),
+            None if color is None else QColor(color),
             tuple(QColor(one) for one in point_colors),
             tuple(tips),
         )
@@ -143,10 +154,10 @@ class CurvePlot(QWidget):
         for series in self._series.values():
             self._draw_series(painter, series, frame, limits, text)
         painter.restore()
-        if len(self._series) > 1:
+        if self._names or len(self._series) > 1:
             left = frame.left() + 4
             for name, series in self._series.items():
-                painter.setPen(series.color)
+                painter.setPen(series.color or text)
                 painter.drawText(QPointF(left, frame.top() - 5), name)
                 left += painter.fontMetrics().horizontalAdvance(name) + 12
         painter.end()
@@ -188,7 +199,7 @@ class CurvePlot(QWidget):
     def _frame(self) -> QRectF:
         line = self.fontMetrics().height()
         left = self.fontMetrics().horizontalAdvance("0.000") + line + 6
-        top = line + 4 if len(self._series) > 1 else 8
+        top = line + 4 if self._names or len(self._series) > 1 else 8
         return QRectF(
             left, top, max(20, self.width() - left - 12), max(20, self.height() - top - 2 * line - 10)
         )
@@ -200,6 +211,8 @@ class CurvePlot(QWidget):
         ys = ys[np.isfinite(ys)]
         low_x, high_x = (float(xs.min()), float(xs.max())) if xs.size else (0.0, 1.0)
         low_y, high_y = (float(ys.min()), float(ys.max())) if ys.size else (0.0, 1.0)
+        if self._x_limits is not None:
+            low_x, high_x = self._x_limits
         if self._y_limits is not None:
             low_y, high_y = self._y_limits
         else:
@@ -258,7 +271,7 @@ class CurvePlot(QWidget):
         limits: tuple[float, float, float, float],
         text: QColor,
     ) -> None:
-        painter.setPen(QPen(series.color, 1.8))
+        painter.setPen(QPen(series.color or text, 1.8))
         painter.setBrush(Qt.BrushStyle.NoBrush)
         for part in _finite_parts(series.y):
             places = [

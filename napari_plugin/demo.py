@@ -43,6 +43,7 @@ def open_demo(viewer: Any = None) -> Any:
     try:
         protect_constants()
         import napari
+        from napari.qt import get_qapp
 
         viewer = viewer if viewer is not None else napari.Viewer(title="lincei")
     except ImportError as error:
@@ -58,6 +59,7 @@ def open_demo(viewer: Any = None) -> Any:
     for name in WIDGETS:
         dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=docked is not None)
         docked = docked or dock
+    get_qapp().processEvents()  # before, a tab cannot be brought to the front
     docked.raise_()
     said = [str(warning.message) for warning in caught if issubclass(warning.category, LinceiWarning)]
     viewer.status = said[0] if said else "Research use only. The widgets are on the right, one tab each."

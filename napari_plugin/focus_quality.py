@@ -56,11 +56,13 @@ if TYPE_CHECKING:
     from focusqc.rating import FocusRating, PlaneRating
     from lincei.image import Image
 
-# napari makes about 700 rectangles a second on a laptop, and the window stands still meanwhile; an image of
-# the borders is there at once, whatever their number.
+# The window stands still while napari makes rectangles, one after the other; an image of the borders is there
+# at once, whatever their number.
 MOST_SHAPES = 1000
 # A patch that is clicked in the table is at least so large on the screen, and is made as large as the second.
 _LEAST_SHOWN_PX, _SHOWN_PX = 48, 160
+# A longer list of images scrolls.
+_MOST_LINES = 5
 _OVERLAY = "focus_borders"
 _PLANE_COLUMNS = ("time", "channel", "z")
 _PATCH_COLUMNS = (
@@ -142,7 +144,6 @@ class LayerChecklist(QListWidget):
         self._viewer = viewer
         self._layers: list[Any] = []
         self._checked: list[Any] = []
-        self.setMaximumHeight(5 * (self.fontMetrics().height() + 6))
         self.setToolTip("Images to rate, gray or in color; z-stacks and time series plane by plane.")
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -183,6 +184,8 @@ class LayerChecklist(QListWidget):
             chosen = Qt.CheckState.Checked if layer in self._checked else Qt.CheckState.Unchecked
             item.setCheckState(chosen)
         self.blockSignals(False)
+        shown = min(max(1, len(self._layers)), _MOST_LINES)
+        self.setFixedHeight(shown * (self.fontMetrics().height() + 6) + 4)
         self.changed.emit()
 
     def _take(self, _item: QListWidgetItem) -> None:
@@ -269,11 +272,13 @@ class FocusQuality(Panel):
         self.verdict.setWordWrap(True)
         self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.image_table = ColumnsTable(5)
-        self.image_table.setToolTip("Click on a row to go to that plane, and to see its image's curve and patches.")
+        self.image_table.setToolTip(
+            "Click on a row to go to that plane, and to see its image's curve and patches."
+        )
         self.image_table.row_chosen.connect(self._show_entry)
         self.key = ColorKey()
         self.curve = CurvePlot("z", "expected level", whole_x=True)
-        self.curve.set_y_limits((0.0, 10.0))
+        self.curve.set_limits(y=(0.0, 10.0))
         self.curve.setToolTip("Click to go to a plane. Hue of a point: the level; lightness: the certainty.")
         self.curve.clicked.connect(self._go_along_curve)
         self.sharpest_button = QPushButton("Go to the sharpest plane")
@@ -386,8 +391,8 @@ class FocusQuality(Panel):
         camera.center = tuple(everywhere[list(dims.displayed)])
         borders = self._borders.get(id(layer))
         if borders is not None and borders in self.viewer.layers and borders._type_string == "shapes":
+            # napari marks shapes of the active layer alone.
             self.viewer.layers.selection.active = borders
-            borders.mode = "select"
             borders.selected_data = {row}
 
     def export(self, folder: str | Path) -> None:
@@ -511,7 +516,7 @@ class FocusQuality(Panel):
         }
         if patch_count(one.rating) <= MOST_SHAPES:
             vertices, colors = border_rectangles(one.rating, axes)
-            return self.viewer.add_shapes(
+            shapes = self.viewer.add_shapes(
                 vertices,
                 shape_type="rectangle",
                 edge_width=border_px(one.rating),
@@ -520,6 +525,8 @@ class FocusQuality(Panel):
                 opacity=1.0,  # a border that is mixed with the image means another level
                 **common,
             )
+            shapes.editable = False  # a border that is dragged lies beside its patch
+            return shapes
         levels = border_levels(one.rating, axes, finest(layer).shape[: layer.ndim])
         several = len(levels) > 1
         return self.viewer.add_image(

@@ -74,12 +74,12 @@ class LayerChooser(QComboBox):
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
-            resources.connect(event, self._refill)
+            resources.connect(event, self.refill)
         for event in (viewer.layers.events.reordered, viewer.layers.events.renamed):
-            resources.connect(event, self._refill)
+            resources.connect(event, self.refill)
         self.currentIndexChanged.connect(self._take)
         active = viewer.layers.selection.active
-        self._refill()
+        self.refill()
         if active is not None and accepts(active):
             self.choose(active)
 
@@ -93,7 +93,8 @@ class LayerChooser(QComboBox):
         if layer in self._layers:
             self.setCurrentIndex(self._layers.index(layer))
 
-    def _refill(self, _event: Any = None) -> None:
+    def refill(self, _event: Any = None) -> None:
+        """Offer the layers that there are now; done by itself when they change."""
         offered = [layer for layer in self._viewer.layers if self._accepts(layer)]
         self._layers = [*([None] if self._none else []), *offered]
         kept = self._chosen if self._chosen in self._layers else (self._layers[0] if self._layers else None)

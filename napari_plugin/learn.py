@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import math
 import re
@@ -57,6 +56,7 @@ from napari_plugin.trainings import (
     StoppedTraining,
     Training,
     TrainingRequest,
+    as_stopped,
     check_python,
     forget_stopped,
     has_tensorflow,
@@ -124,7 +124,6 @@ class LearnLabel(Panel):
         self._build_form()
         self._build_buttons()
         self._build_results()
-        # Before the rows are: napari calls first what was connected last, and their choosers go before.
         self.resources.connect(viewer.layers.events.inserted, self._layer_came)
         self.add_pair()
         self.resources.add(self._detach.release)
@@ -132,8 +131,9 @@ class LearnLabel(Panel):
         self.resources.connect_signal(TRAININGS.models_changed, self._models_changed)
         self._models_changed()
         if TRAININGS.current is not None:
-            self.name.setText(TRAININGS.current.request.name)
             self._attach(TRAININGS.current)
+            with contextlib.suppress(LinceiError):  # its layers are not open any more, and it needs them not
+                self.take_over(as_stopped(TRAININGS.current.request))
 
     # Controls
 
@@ -285,6 +285,8 @@ class LearnLabel(Panel):
 
     def _layer_came(self, _event: Any) -> None:
         for row in self.pairs:
+            for chooser in (row.input, row.stain):
+                chooser.refill()  # napari may tell them of it after this
             if row.input.layer is row.stain.layer:  # there was only one before
                 self._propose(row)
 
@@ -355,7 +357,7 @@ class LearnLabel(Panel):
         self._show_stopped()
 
     def _show_stopped(self) -> None:
-        self._stopped = stopped_trainings()
+        self._stopped = [kept for kept in stopped_trainings() if not self._learns(kept.name)]
         self.stopped_chooser.clear()
         self.stopped_chooser.addItems(["(choose)", *(stopped.name for stopped in self._stopped)])
         self.form.setRowVisible(self.stopped_chooser, bool(self._stopped))
@@ -363,13 +365,18 @@ class LearnLabel(Panel):
 
     def _show_name(self, _text: Any = "") -> None:
         name = self.name.text().strip()
-        stopped = bool(name) and is_stopped(name)
+        stopped = bool(name) and not self._learns(name) and is_stopped(name)
         self.anew.setVisible(stopped)
         exists = self._exists(name)
         if self.replace.isVisibleTo(self) and not exists:
             self.replace.setChecked(False)
         self.replace.setVisible(exists)
         self.run_button.setText(self._RESUME if stopped and not self.anew.isChecked() else self.RUN)
+
+    def _learns(self, name: str) -> bool:
+        """Tell whether a model of this name is being learned: its state is not that of a stopped training."""
+        training = self.training
+        return training is not None and training.is_running and training.request.name == name
 
     def _choose_stopped(self, index: int) -> None:
         if index > 0:
@@ -639,8 +646,7 @@ class LearnLabel(Panel):
             )
             for sentence in training.warnings:
                 self.add_warning(sentence)
-        if not training.is_running:
-            self._show_stopped()
+        self._show_stopped()
 
     def _in_the_window(self, sentence: str) -> str:
         """Return a sentence with controls of this widget in place of the command line's flags."""
@@ -839,9 +845,3 @@ def _top(widget: QWidget) -> QWidget:
     while (parent := widget.parentWidget()) is not None:
         widget = parent
     return widget
-
-
-def _disconnect(signal: Any, slot: Any) -> None:
-    # Of a widget that is gone its connections are, too; PySide then raises a SystemError.
-    with contextlib.suppress(RuntimeError, TypeError, SystemError):
-        signal.disconnect(slot)

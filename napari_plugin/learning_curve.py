@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_plugin.curve import CurvePlot
 
 # Okabe and Ito's colors, which the color-blind can tell apart, those that are seen on dark and on light.
 _CURVE_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
+# The first losses are far above all others, which would be a flat line below them.
+_SHOWN_LOSSES = 0.97
+_ENOUGH_LOSSES = 10
 
 
 class LearningCurve(QWidget):
@@ -22,12 +23,18 @@ class LearningCurve(QWidget):
         super().__init__(parent)
         self.losses: list[tuple[int, float]] = []
         self.correlations: dict[str, list[tuple[int, float]]] = {}
-        self.setMinimumHeight(210)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setToolTip(
-            "The loss is what training makes small. The correlation (Pearson r) is between prediction and "
-            "stain on pixels that are not learned from: 1 is perfect, 0 is chance."
+        self.loss_plot = CurvePlot("", "loss", whole_x=True, names=True)
+        self.loss_plot.setToolTip("The loss is what training makes small.")
+        self.correlation_plot = CurvePlot("steps", "r, held out", whole_x=True, names=True)
+        self.correlation_plot.setToolTip(
+            "The correlation (Pearson r) is between prediction and stain on pixels that are not learned "
+            "from: 1 is perfect, 0 is chance."
         )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.loss_plot)
+        layout.addWidget(self.correlation_plot)
 
     def show_curves(
         self, losses: Sequence[tuple[int, float]], correlations: Mapping[str, Sequence[tuple[int, float]]]
@@ -35,78 +42,27 @@ class LearningCurve(QWidget):
         """Draw other curves: pairs of steps and value."""
         self.losses = list(losses)
         self.correlations = {label: list(points) for label, points in correlations.items()}
-        self.update()
-
-    def paintEvent(self, _event: Any) -> None:  # noqa: N802
-        """Draw."""
-        painter = QPainter(self)
-        try:
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-            last = max(
-                [steps for steps, _ in itertools.chain(self.losses, *self.correlations.values())] or [1]
-            )
-            height = self.height() / 2
-            text = self.palette().color(self.foregroundRole())
-            if self.losses:
-                values = [value for _, value in self.losses]
-                # The first steps are far above all others and would make these a flat line.
-                top = float(np.quantile(values, 0.97)) if len(values) > 10 else max(values)
-                curves = {"loss": (text, self.losses)}
-                self._draw(painter, 0, height, "loss", curves, (min(values), top), last)
-            if self.correlations:
-                curves = {
-                    label: (QColor(_CURVE_COLORS[i % len(_CURVE_COLORS)]), points)
-                    for i, (label, points) in enumerate(self.correlations.items())
-                }
-                low = min(0.0, *(value for points in self.correlations.values() for _, value in points))
-                self._draw(painter, height, height, "correlation, held out", curves, (low, 1.0), last)
-        finally:
-            painter.end()
-
-    def _draw(
-        self,
-        painter: QPainter,
-        top: float,
-        height: float,
-        title: str,
-        curves: Mapping[str, tuple[QColor, Sequence[tuple[int, float]]]],
-        limits: tuple[float, float],
-        last: int,
-    ) -> None:
-        """Draw one plot: its axes with their ends, and its curves with their names."""
-        metrics = painter.fontMetrics()
-        line = metrics.height()
-        text = self.palette().color(self.foregroundRole())
-        left, right = metrics.horizontalAdvance("-0.000") + 8.0, self.width() - 8.0
-        upper, lower = top + line + 4, top + height - line - 4
-        low, high = limits if limits[1] > limits[0] else (limits[0] - 0.5, limits[0] + 0.5)
-
-        def place(steps: float, value: float) -> QPointF:
-            share = (min(max(value, low), high) - low) / (high - low)
-            return QPointF(left + (right - left) * steps / max(last, 1), lower - (lower - upper) * share)
-
-        faint = QColor(text)
-        faint.setAlpha(110)
-        painter.setPen(QPen(faint, 1))
-        painter.drawRect(QRectF(left, upper, right - left, lower - upper))
-        painter.setPen(QPen(text, 1))
-        painter.drawText(QPointF(left, top + metrics.ascent()), title)
-        for value, y in ((high, upper + metrics.ascent() / 2), (low, lower)):
-            painter.drawText(
-                QRectF(0, y - line + 4, left - 5, line), int(Qt.AlignmentFlag.AlignRight), f"{value:.2f}"
-            )
-        painter.drawText(QPointF(left, lower + metrics.ascent() + 2), "0")
-        steps_text = f"{last} steps"
-        painter.drawText(
-            QPointF(right - metrics.horizontalAdvance(steps_text), lower + metrics.ascent() + 2), steps_text
+        last = max(
+            [steps for points in (self.losses, *self.correlations.values()) for steps, _ in points] or [1]
         )
-        at = right
-        for label, (color, points) in curves.items():
-            painter.setPen(QPen(color, 1.8))
-            painter.drawPolyline(QPolygonF([place(*point) for point in points]))
-            painter.setBrush(color)
-            painter.drawEllipse(place(*points[-1]), 2.5, 2.5)
-            painter.setBrush(Qt.BrushStyle.NoBrush)
-            name = f"{label} {points[-1][1]:.2f}" if label != title else f"{points[-1][1]:.3g}"
-            at -= metrics.horizontalAdvance(name) + 8
-            painter.drawText(QPointF(at, top + metrics.ascent()), name)
+        values = [value for _, value in self.losses]
+        self.loss_plot.clear()
+        limits = None
+        if values:
+            self.loss_plot.set_series(
+                f"loss {values[-1]:.3g}", [steps for steps, _ in self.losses], values, None
+            )
+            if len(values) > _ENOUGH_LOSSES:
+                low, high = min(values), float(np.quantile(values, _SHOWN_LOSSES))
+                spare = 0.05 * (high - low) or 0.5
+                limits = (low - spare, high + spare)
+        self.loss_plot.set_limits(x=(0, last), y=limits)
+        self.correlation_plot.clear()
+        lowest = 0.0
+        for number, (label, points) in enumerate(self.correlations.items()):
+            steps, found = zip(*points, strict=True)
+            color = _CURVE_COLORS[number % len(_CURVE_COLORS)]
+            self.correlation_plot.set_series(f"{label} {found[-1]:.2f}", steps, found, color)
+            lowest = min(lowest, *found)
+        self.correlation_plot.set_limits(x=(0, last), y=(lowest, 1.0))
+        self.correlation_plot.setVisible(bool(self.correlations))

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_overlay.developing import Developing, shrunken
-from arm_overlay.rendering import GREEN, Renderer, heat_colors_over
 from napari_plugin.layers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
     from arm_overlay.frames import Frame
     from arm_overlay.overlay import Overlay
+    from arm_overlay.rendering import Renderer
 
 PICTURE, OUTLINE, HEAT_MAP = "microscope", "microscope outline", "microscope heat map"
 # Unless the full resolution is asked for, pictures are halved until their longer side is no longer than this.
 LONGEST_PX = 1024
-_GREEN_PLANE = GREEN.index(255)
 
 
 class LiveLayers:
@@ -116,7 +115,7 @@ class LiveLayers:
             layer = self._layers.get(name)
             if layer is not None and layer in self._viewer.layers and np.any(layer.data):
                 layer.data[...] = 0
-                _draw_anew(layer)
+                self._draw_anew(layer)
         self._has_ink = self._has_heat = False
 
     def finish(self) -> None:
@@ -146,12 +145,15 @@ class LiveLayers:
         has_ink = drawn and not dark and not overlay.blank_reason
         if not has_ink and not self._has_ink and self._fits(OUTLINE, self.picture_px):
             return
+        # Loads OpenCV, which a widget that is only opened does without.
+        from arm_overlay.rendering import GREEN, Renderer
+
         if self._renderer is None or self._renderer.size_px != self.picture_px:
             self._renderer = Renderer(self.picture_px)
         if has_ink:
             # The heat map has a layer of its own.
             ink = self._renderer.draw(dataclasses.replace(overlay, heat_map=None), time_s=time_s)
-            pixels: NDArray[np.uint8] = ink[..., _GREEN_PLANE]
+            pixels: NDArray[np.uint8] = ink[..., GREEN.index(255)]
         else:
             pixels = np.zeros(self.picture_px[::-1], np.uint8)
         self._has_ink = has_ink
@@ -162,6 +164,8 @@ class LiveLayers:
         self, overlay: Overlay, frame_size_px: tuple[int, int], about: dict[str, Any], *, dark: bool
     ) -> None:
         """Show the heat map."""
+        from arm_overlay.rendering import heat_colors_over
+
         heat = overlay.heat_map if overlay.mode == "heatmap" and not overlay.blank_reason else None
         if heat is None or dark:
             if self._has_heat and HEAT_MAP in self._layers:
@@ -220,13 +224,23 @@ class LiveLayers:
             layer.data = np.array(pixels)
         else:
             layer.data[...] = pixels
-            _draw_anew(layer)
+            self._draw_anew(layer)
         if self._placings[name] != placed:
             self._placings[name] = placed
             layer.scale, layer.translate = placed["scale"], placed["translate"]
             layer.units = placed["units"]
         if layer.metadata.get(METADATA_KEY) != about:
             layer.metadata[METADATA_KEY] = about
+
+    def _draw_anew(self, layer: ImageLayer) -> None:
+        """Draw a layer whose array was overwritten.
+
+        What is drawn is a view of the array, so that it need not be sliced again; and the layer list, which
+        would be painted with each event of a layer, shows nothing that has changed.
+        """
+        if layer.visible:
+            with self._viewer.layers.events.blocker():
+                layer.events.set_data()
 
     def _placed(self, shape: tuple[int, int], frame_size_px: tuple[int, int]) -> dict[str, Any]:
         """Return where an array lies that covers the frame: in um where the size of a pixel is known."""
@@ -239,8 +253,3 @@ class LiveLayers:
             "translate": tuple(unit_per_px * (step - 1) / 2 for step in steps),
             "units": ("pixel" if size_um is None else "um",) * 2,
         }
-
-
-def _draw_anew(layer: ImageLayer) -> None:
-    """Draw a layer whose array was changed, without what takes longer than that and changes nothing."""
-    layer.refresh(thumbnail=False, highlight=False, extent=False)

@@ -52,6 +52,7 @@ class LiveSession:
         self._on_failed = on_failed
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._error: Exception | None = None
         # A model may take a second to load, a record's end longer; the window goes on meanwhile.
         self._controls = ThreadPoolExecutor(1, thread_name_prefix="lincei-microscope-controls")
 
@@ -81,6 +82,8 @@ class LiveSession:
                 finally:
                     self.parts = None
                     loop.stop()
+                if self._error is not None:
+                    raise self._error
                 stop_if_cancelled(over)
                 return loop.statistics()
         finally:
@@ -91,6 +94,11 @@ class LiveSession:
         """Stop, and wait until the camera is free and what was recorded is written."""
         self._stopping.set()
         self._ended.wait(_LONGEST_END_S)
+
+    def fail(self, error: Exception) -> None:
+        """End with an error of the window, which `run` raises."""
+        self._error = error
+        self._stopping.set()
 
     def do(self, name: str, *values: object) -> None:
         """Call a method of the running loop by its name, one after the other, in a thread."""

@@ -125,6 +125,8 @@ class Microscope(Panel):
         self.camera = QComboBox()
         self.camera.setEditable(True)
         self.camera.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        # Wide enough to read what is typed.
+        self.camera.setMinimumContentsLength(24)
         self.camera.addItem("Simulated slide", SIMULATED)
         self.look_button = QToolButton()
         self.look_button.setText("Look")
@@ -189,7 +191,7 @@ class Microscope(Panel):
         widgets["mode"].changed.connect(partial(self._steer, "mode", "set_mode"))
         widgets["brightness"].changed.connect(partial(self._steer, "brightness", "set_brightness"))
 
-        self.own_threshold = QCheckBox("the model's own")
+        self.own_threshold = QCheckBox("the model's own threshold")
         self.own_threshold.setChecked(True)
         self.own_threshold.setToolTip("The threshold that the model's card states for the objective.")
         self.threshold = QSlider(Qt.Orientation.Horizontal)
@@ -201,9 +203,10 @@ class Microscope(Panel):
         self.threshold.valueChanged.connect(self._threshold_moved)
         self.add_row(
             "Threshold",
-            _in_a_row(self.threshold, self.threshold_text, self.own_threshold),
+            _in_a_row(self.threshold, self.threshold_text),
             "Probability above which a pixel counts as tumor.",
         )
+        self.form.addRow("", self.own_threshold)
         self.full_resolution = QCheckBox("full resolution in the viewer")
         self.full_resolution.setToolTip(
             "Show each pixel of the camera here. It takes longer to draw; the network, the eyepiece and "
@@ -371,7 +374,8 @@ class Microscope(Panel):
             return
         self._tell_events()
         # It holds the last frame.
-        self.session.loop = self.session = None
+        self.session.loop = None
+        self.session = None
         self._view_timer.stop()
         self._status_timer.stop()
         self.view.clear_overlay()
@@ -503,6 +507,9 @@ class Microscope(Panel):
                 self.view.show(frame, overlay, parts.colors.developing, dark=dark, time_s=now_s)
             except LinceiError as error:
                 self.show_error(error)
+            except Exception as error:  # a picture that stands still would mislead
+                if self.session is not None:
+                    self.session.fail(error)
             self._shown_at.append(now_s)
 
     @property
@@ -550,7 +557,9 @@ class Microscope(Panel):
             dropped = f", {status.recording_dropped} frames not kept" if status.recording_dropped else ""
             lines.append(f"Recording to {status.recording}{dropped}")
         self.state.setText("\n".join(lines))
-        self.state.setStyleSheet(f"color: {_STATE_COLORS[kind]}; font-weight: bold;")
+        style = f"color: {_STATE_COLORS[kind]}; font-weight: bold;"
+        if self.state.styleSheet() != style:  # the same one again would be worked out anew
+            self.state.setStyleSheet(style)
         width, height = self.view.picture_px
         self.rates.setText(
             f"{rates_of(status)}\nviewer: {self.shown_per_s:.1f} frames/s, shown at {width} x {height}"

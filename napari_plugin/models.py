@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QByteArray, Qt, QUrl
-from qtpy.QtGui import QPixmap, QTextDocument
+from qtpy.QtGui import QPixmap, QTextCursor, QTextDocument
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -132,12 +132,12 @@ class Models(Panel):
 
     def refresh(self) -> None:
         """Read the list of models anew; the one that was chosen stays so."""
-        from lincei.model import broken_models, list_models
+        from lincei.model import models_and_broken
 
         row = self.list.currentRow()
         kept = self.list.item(row, 0).text() if row >= 0 else ""
-        self._models = list_models()
-        self._broken = [(entry.folder, entry.reason) for entry in broken_models()]
+        self._models, broken = models_and_broken()
+        self._broken = [(entry.folder, entry.reason) for entry in broken]
         rows = [(model.name, _purpose(model)) for model in self._models]
         rows += [(folder.name, "cannot be used") for folder, _ in self._broken]
         tips = [f"{model.card.description}\n{model.folder}" for model in self._models]
@@ -288,7 +288,7 @@ class _Card(QTextBrowser):
         features = QTextDocument.MarkdownFeature
         self.document().setMarkdown(text, features.MarkdownDialectGitHub | features.MarkdownNoHTML)
         self.document().setDocumentMargin(6)
-        self.verticalScrollBar().setValue(0)
+        self.moveCursor(QTextCursor.MoveOperation.Start)  # it is at the end, and is scrolled to when shown
 
 
 def _purpose(model: Model) -> str:

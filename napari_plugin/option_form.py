@@ -161,7 +161,8 @@ class OptionForm(Generic[OptionsT]):
             widget = FloatSpinBox(
                 value=low if default is None else default, min=low, max=high, tooltip=tooltip
             )
-            widget.native.setDecimals(4)
+            # Hundredths are fine enough for minutes and for percentiles.
+            widget.native.setDecimals(2 if metadata["unit"] == "min" or high == 100 else 4)
             # Again, for it was rounded to two decimals: a learning rate of 0.001 to none.
             widget.value = low if default is None else default
             widget.native.setSingleStep(0.01 if high <= 2 else 0.1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from arm_overlay.overlay import Region
-    from arm_overlay.tumor import TumorOutline
+    from arm_overlay.tumor_image import TumorOutline
 
 # No hematoxylin or eosin is green.
 OUTLINE_COLOR = "#00ff00"
@@ -155,7 +155,7 @@ class OutlineTumor(Panel):
         def job(
             progress: ProgressCallback, cancelled: CancelCheck
         ) -> tuple[TumorOutline, _Probability | None]:
-            from arm_overlay.tumor import tumor
+            from arm_overlay.tumor_image import tumor
 
             outline = tumor(image, options=options, progress=progress, cancelled=cancelled)
             return outline, _Probability.of(outline)
@@ -406,7 +406,7 @@ class OutlineTumor(Panel):
         """
         from arm_overlay.annotations import TUMOR as TUMOR_CLASS
         from arm_overlay.annotations import write_geojson, write_rois
-        from arm_overlay.tumor import found_model
+        from arm_overlay.tumor_image import found_model
 
         path = Path(path)
         if self.outline is None:
@@ -457,13 +457,13 @@ class OutlineTumor(Panel):
             else [f"# The layer is not from a file: save it first as {file} (File, Save Selected Layers)."]
         )
         python = [
-            "import arm_overlay",
             "from arm_overlay.annotations import write_geojson, write_rois",
+            "from arm_overlay.tumor_image import tumor",
             "from lincei.image import open_image",
             "",
             *note,
             f"image = open_image({file!r})",
-            f"outline = arm_overlay.tumor({arguments})",
+            f"outline = tumor({arguments})",
             "print(outline.percent, [(region.area_px, region.diameter_px) for region in outline.regions])",
             f"write_geojson({stem + '.geojson'!r}, outline.regions, pixel_size_um=outline.pixel_size_um)",
             "if outline.regions:",
@@ -638,7 +638,11 @@ def _drawable(ring: NDArray[Any]) -> NDArray[np.float64]:
     """
     import shapely
 
-    points = shapely.get_coordinates(shapely.Polygon(ring).simplify(_BEND_PX))[:-1]
+    # As a line: along the border of the image a ring may touch itself.
+    line = shapely.LineString(np.concatenate([ring, ring[:1]])).simplify(_BEND_PX, preserve_topology=False)
+    points = shapely.get_coordinates(line)[:-1]
+    if len(points) < 3:
+        points = np.asarray(ring, np.float64)
     return points + np.random.default_rng(0).uniform(-_APART_PX, _APART_PX, points.shape)
 
 

@@ -145,6 +145,7 @@ class Panel(QWidget):
         self.cancel_button.setVisible(bool(self.RUN))
         self.copy_button = QToolButton()
         self.copy_button.setText("Copy as ...")
+        self.copy_button.setStyleSheet("QToolButton { padding-right: 16px; }")  # for the arrow beside it
         self.copy_button.setToolTip(
             "Copy what was just run as Python or as a command line, to repeat it in a script."
         )
@@ -362,6 +363,8 @@ class Panel(QWidget):
                 self._was_docked = True
             elif self._was_docked:
                 self.close_down()
+                # Nobody else does: napari keeps no hold of it, and what its buttons are connected to does.
+                self.deleteLater()
         return super().event(event)
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,8 @@ MOST_IMAGES = 24
 # A Shapes layer of more rectangles is slow; they are shown as an image with a pixel for each patch then.
 MOST_SHAPES = 4000
 _PUBLISHED = "lab-*,condition-*.png"
+# Of a folder so many entries are looked at before it is left to other readers.
+_MOST_ENTRIES = 5000
 _BORDER_SHARE = 1 / 28
 
 
@@ -48,8 +54,29 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     if _is_focus_folder(folder) and (first.is_dir() or first.name in ("images.csv", "patches.csv")):
         return read_focus_results
     if first.is_dir():
-        return read_published if next(first.rglob(_PUBLISHED), None) is not None else None
+        return read_published if _holds_published(first) else None
     return read_published if first.match(_PUBLISHED) else None
+
+
+def _holds_published(folder: Path) -> bool:
+    """Tell whether a folder looks like published data, from its first entries, the topmost first.
+
+    napari asks this of any folder that is opened: a home folder must be answered at once, too.
+    """
+    waiting, left = deque([str(folder)]), _MOST_ENTRIES
+    while waiting and left > 0:
+        with contextlib.suppress(OSError), os.scandir(waiting.popleft()) as entries:  # may not be readable
+            for entry in entries:
+                left -= 1
+                if fnmatch(entry.name, _PUBLISHED):
+                    return True
+                if left <= 0:
+                    break
+                # The chunks of a Zarr are many, and no images.
+                hidden = entry.name.startswith(".") or entry.name.endswith(".zarr")
+                if not hidden and entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return False
 
 
 def read_published(path: str | Sequence[str]) -> list[LayerData]:

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import threading
 import traceback
 import zipfile
@@ -274,6 +273,9 @@ def _end_of(error: Exception, log: str) -> _End:
 class Trainings(QObject):
     """The training of this program, and the worker process that it runs in.
 
+    Each training has a worker of its own, which ends with it, also when it was stopped: so nothing is left in
+    memory, and one that is resumed takes some seconds more to begin.
+
     Attributes
     ----------
     started : Signal(object)
@@ -307,14 +309,17 @@ class Trainings(QObject):
         LinceiError
             When one is running, or Appose is not installed.
         """
+        from lincei.worker_process import WorkerProcess
+
         if self.current is not None and self.current.is_running:
             raise LinceiError(
                 "another training is running", self.current.request.name, "Stop it, or wait for its end."
             )
-        worker = self._worker_for(request.python)
+        worker = WorkerProcess(request.python or None)
         history = kept_history(request.name) if request.options.resume else ()
         _keep_notes(request)
         training = Training(request, history)
+        self._worker = worker
         window.destroyed.connect(functools.partial(self._window_closed, training))
         self.current = training
         thread = threading.Thread(target=training._run, args=(worker,), name="lincei-training", daemon=True)
@@ -338,25 +343,12 @@ class Trainings(QObject):
         if training is self.current:
             self.close()
 
-    def _worker_for(self, python: str) -> WorkerProcess:
-        from lincei.worker_process import WorkerProcess
-
-        wanted = Path(python or sys.executable).expanduser()
-        if self._worker is not None and self._worker.python != wanted:
-            self.close()
-        if self._worker is None:
-            self._worker = WorkerProcess(wanted)
-        return self._worker
-
     def _take_end(self, training: Training) -> None:
         name = training.request.name
         if training.state == FINISHED or not is_stopped(name):
             _remove_notes(name)
         if training.state == FINISHED:
             self.models_changed.emit()
-        if training.state == STOPPED:
-            return
-        # A stopped training is likely to go on soon, and its worker stays; it takes seconds to start another.
         if training is self.current:
             self.close()
 
@@ -474,9 +466,17 @@ def _state_folder(name: str) -> Path:
     return target.with_name(f"{target.name}.training")
 
 
+def as_stopped(request: TrainingRequest) -> StoppedTraining:
+    """Return what a widget needs to offer a training again."""
+    pairs = tuple(
+        (pair.layers[""], pair.layers[label], label) for pair in request.pairs for label in pair.labels
+    )
+    return StoppedTraining(request.name, pairs, {**request.options.to_json(), "resume": False})
+
+
 def _keep_notes(request: TrainingRequest) -> None:
-    pairs = [(pair.layers[""], pair.layers[label], label) for pair in request.pairs for label in pair.labels]
-    notes = {"pairs": pairs, "options": {**request.options.to_json(), "resume": False}}
+    kept = as_stopped(request)
+    notes = {"pairs": kept.pairs, "options": kept.options}
     folder = _state_folder(request.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)

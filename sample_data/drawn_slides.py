@@ -401,9 +401,7 @@ def _placed_nuclei(
     side_um = _TEXTURE_PX * _TEXTURE_UM
     starts = [(x, y) for y in np.arange(0, height, side_um) for x in np.arange(0, width, side_um)]
     large = np.concatenate([cell_centers_um + start for start in starts])
-    large = large[
-        (layout.among("nest", large) > 3) & (random.uniform(size=len(large)) < 0.93)
-    ]
+    large = large[(layout.among("nest", large) > 3) & (random.uniform(size=len(large)) < 0.93)]
     large += random.normal(0, 0.8, large.shape)
 
     def sorted_nuclei(kind: str, xy: NDArray[np.float64], variant: NDArray[np.intp]) -> Nuclei:

@@ -55,6 +55,8 @@ HERE = Path(__file__).parent
 REGION = np.s_[300:560, 380:690]
 # The field that the pictures of the augmented-reality microscope show, and the size of its pixels.
 BREAST, BREAST_UM = "he_breast_40x", 0.25
+# Whole windows: text stays readable, and most files below 150 kB.
+NAPARI_QUALITY = 65
 FRAME_PX, DISPLAY_PX = (1920, 1200), (1280, 720)
 STATISTICS = ("mean", "q05", "q95", "median", "mode", "sd", "entropy")
 
@@ -466,6 +468,40 @@ def save_windows() -> None:
     )
 
 
+def save_napari() -> None:
+    """Make the pictures of napari, on a screen of their own, in a process without TensorFlow."""
+    server = shutil.which("Xvfb")
+    if server is None:
+        raise SystemExit("There is no Xvfb: `make system-packages` installs it.")
+    read_end, write_end = os.pipe()
+    size = ("-screen", "0", "1600x1000x24", "-nolisten", "tcp")
+    screen = subprocess.Popen([server, "-displayfd", str(write_end), *size], pass_fds=(write_end,))
+    try:
+        os.close(write_end)
+        with os.fdopen(read_end) as answer, tempfile.TemporaryDirectory() as folder:
+            # The user's settings and models stay out of the pictures, and as they are.
+            own = {
+                "NAPARI_CONFIG": "napari.yaml",
+                "LINCEI_MODELS": "models",
+                "LINCEI_ARM": "arm",
+                "XDG_CONFIG_HOME": "config",
+            }
+            environment = {
+                **os.environ,
+                **{name: str(Path(folder) / path) for name, path in own.items()},
+                "DISPLAY": f":{answer.readline().strip()}",
+            }
+            environment.pop("QT_QPA_PLATFORM", None)
+            script = str(HERE / "napari_windows.py")
+            subprocess.run([sys.executable, script, folder], env=environment, check=True)
+            for path in sorted(Path(folder).glob("napari_*.png")):
+                whole = Picture.open(path).convert("RGB")
+                whole.save(HERE / f"{path.stem}.webp", quality=NAPARI_QUALITY, method=6)
+    finally:
+        screen.kill()
+        screen.wait()
+
+
 def save_report() -> None:
     """Make the picture of the page of ratings."""
     # Median cut would give the many gray values of the thumbnails the colors of the levels.
@@ -497,6 +533,7 @@ MAKERS = {
     "arm_modes": save_as("arm_modes.webp", modes_picture),
     "arm_tumor": save_as("arm_tumor.webp", tumor_picture),
     "arm_windows": save_windows,
+    "napari": save_napari,
 }
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from arm_overlay.cameras import CameraError
 from arm_overlay.display_alignment import AlignmentError
 from arm_overlay.live_view import application
 from arm_overlay.loop import Loop
-from arm_overlay.objectives import WHICH_OBJECTIVE
-from arm_overlay.objectives import OBJECTIVES
+from arm_overlay.objectives import OBJECTIVES, WHICH_OBJECTIVE
 from arm_overlay.operator_window import OperatorWindow, keys_of
 from arm_overlay.recording import Records
 

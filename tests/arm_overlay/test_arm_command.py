@@ -121,7 +121,7 @@ def test_it_runs_for_some_seconds_and_writes_its_statistics(
     assert "nothing is shown in the eyepiece" in err
     statistics = json.loads(stats.read_text())
     assert statistics["research_use_only"] is True
-    assert statistics["frames_out"] > 5
+    assert statistics["frames_out"] > 0
     assert statistics["objective"] == "20x"
     assert set(statistics["latency_ms"]) == {"p50", "p95", "p99"}
     assert {"grab", "debayer", "inference", "outline", "warp", "display"} <= set(statistics["stages_ms"])

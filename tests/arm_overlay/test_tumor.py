@@ -19,7 +19,7 @@ from tiny_tumor_models import CELL_PX, STRIDE, field_with_disks, write_all_kinds
 import arm_overlay
 from arm_overlay.outline import cells_in, scaled
 from arm_overlay.tissue import Tissue, find_tissue
-from arm_overlay.tumor import TumorOutline, tumor
+from arm_overlay.tumor_image import TumorOutline, tumor
 from arm_overlay.tumor_model import CLASS_PROBABILITIES, NUMBER, POINTS, PROBABILITY_MAP
 from lincei.engine import Engine
 from lincei.errors import CancelledError, LinceiError, LinceiWarning, UsageError
@@ -215,7 +215,7 @@ def test_tiles_give_what_the_whole_image_gives(
     blurring = write_blurring_model(tmp_path / "blurring")
     image = section((413, 597), ((200, 200, 90), (420, 300, 50)), pixel_size_um=pixel_size_um)
     whole = tumor(image, blurring)
-    monkeypatch.setattr("arm_overlay.tumor._TILE_PX", tile_px)
+    monkeypatch.setattr("arm_overlay.tumor_image._TILE_PX", tile_px)
     in_tiles = tumor(image, blurring)
     assert whole.probability is not None
     assert in_tiles.probability is not None
@@ -246,12 +246,12 @@ def tissue_everywhere(*arguments: Any, **options: Any) -> Tissue:
 def test_glass_is_not_looked_at_and_no_outline_changes_by_it(
     model: Model, monkeypatch: pytest.MonkeyPatch, runs: list[tuple[int, ...]]
 ) -> None:
-    monkeypatch.setattr("arm_overlay.tumor._TILE_PX", 128)
+    monkeypatch.setattr("arm_overlay.tumor_image._TILE_PX", 128)
     # Tumor right up to the glass: the worst case.
     image = section(around=4)
     sparing = tumor(image, model)
     spared = len(runs)
-    monkeypatch.setattr("arm_overlay.tumor.find_tissue", tissue_everywhere)
+    monkeypatch.setattr("arm_overlay.tumor_image.find_tissue", tissue_everywhere)
     complete = tumor(image, model)
     assert len(runs) - spared == 6 * 8
     assert spared < 30
@@ -348,7 +348,7 @@ def test_of_a_pyramid_the_level_at_the_model_s_scale_is_read(model: Model) -> No
 def test_probability_of_a_very_large_image_is_at_the_model_s_scale(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arm_overlay.tumor.FULL_SIZE_UP_TO_PX", 3000)
+    monkeypatch.setattr("arm_overlay.tumor_image.FULL_SIZE_UP_TO_PX", 3000)
     coarse = section()
     fine = coarse.with_(data=enlarged(coarse, 4), pixel_size_um=0.25)
     outline = tumor(pyramid(fine, (2, 4, 16)), model)
@@ -393,7 +393,7 @@ def test_a_model_of_a_number_answers_for_the_field(models: dict[str, Model]) -> 
 def test_a_model_of_fields_refuses_what_is_larger_than_a_field(
     models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("arm_overlay.tumor._LARGEST_FIELD_PX", 800)
+    monkeypatch.setattr("arm_overlay.tumor_image._LARGEST_FIELD_PX", 800)
     with pytest.raises(LinceiError, match="900 x 700 pixels at the model's scale") as raised:
         tumor(section(), models[kind])
     assert "probability map" in raised.value.what_to_do
@@ -511,11 +511,19 @@ class TestShippedModel:
     ) -> None:
         image = self.fields(real_data)[1][0]  # a quarter of it is glass
         whole = tumor(image)
-        monkeypatch.setattr("arm_overlay.tumor._TILE_PX", 64)
+        monkeypatch.setattr("arm_overlay.tumor_image._TILE_PX", 64)
         in_tiles = tumor(image)
-        monkeypatch.setattr("arm_overlay.tumor.find_tissue", tissue_everywhere)
+        monkeypatch.setattr("arm_overlay.tumor_image.find_tissue", tissue_everywhere)
         with_glass = tumor(image)
         assert len(in_tiles.regions) == len(with_glass.regions) == len(whole.regions) > 0
         for regions in zip(whole.regions, in_tiles.regions, with_glass.regions, strict=True):
             for other in regions[1:]:
                 np.testing.assert_allclose(other.exterior, regions[0].exterior, atol=0.1)
+
+
+def test_the_function_is_not_hidden_by_a_module():
+    import arm_overlay
+    import arm_overlay.tumor_files
+
+    assert arm_overlay.tumor is tumor
+    assert callable(arm_overlay.train)

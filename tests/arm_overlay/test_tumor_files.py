@@ -23,8 +23,8 @@ from tiny_tumor_models import write_all_kinds
 from arm_overlay import tumor_files as module
 from arm_overlay.annotations import read_annotations
 from arm_overlay.options import TumorOptions
-from arm_overlay.tumor import tumor
 from arm_overlay.tumor_files import COLUMNS, files_of, picture_of, tumor_files
+from arm_overlay.tumor_image import tumor
 from arm_overlay.tumor_model import CLASS_PROBABILITIES, NUMBER, POINTS, PROBABILITY_MAP
 from lincei.batch import BatchSummary
 from lincei.errors import LinceiError, LinceiWarning

@@ -180,26 +180,26 @@ def test_what_is_in_view_is_given_in_pixels_of_the_finest_level(viewer, until):
     viewer.reset_view()
     # All of it is in view, drawn from a coarse level.
     until(lambda: layer.data_level > 0, "a coarse level is drawn")
-    whole = shown_region(viewer, layer)
+    whole = shown_region(layer)
     assert whole["Y"].stop - whole["Y"].start >= 4096 - 8
     assert whole["X"].stop - whole["X"].start >= 6144 - 8
-    viewer.camera.center = (100 + 0.5 * 1000, 200 + 0.5 * 3000)
-    viewer.camera.zoom *= 12
-    until(lambda: shown_region(viewer, layer)["Y"].start > 500, "the part in view has moved")
-    part = shown_region(viewer, layer)
+    viewer.scene.camera.center = (100 + 0.5 * 1000, 200 + 0.5 * 3000)
+    viewer.scene.camera.zoom *= 12
+    until(lambda: shown_region(layer)["Y"].start > 500, "the part in view has moved")
+    part = shown_region(layer)
     assert part["Y"].start < 1000 < part["Y"].stop
     assert part["X"].start < 3000 < part["X"].stop
     assert part["X"].stop - part["X"].start < 2000
-    cut = shown_region(viewer, layer, most_px=64)
+    cut = shown_region(layer, most_px=64)
     assert cut["Y"].stop - cut["Y"].start == 64
     assert cut["Y"].start + 32 == pytest.approx((part["Y"].start + part["Y"].stop) / 2, abs=1)
 
 
 def test_a_layer_out_of_sight_is_shown_as_a_whole(viewer, until):
     layer = viewer.add_image(PLANE)
-    viewer.camera.center = (10_000, 10_000)
+    viewer.scene.camera.center = (10_000, 10_000)
     until(lambda: np.ptp(layer.corner_pixels[:, 0]) < 2, "the layer is out of sight")
-    assert shown_region(viewer, layer) == {"Y": slice(0, 40), "X": slice(0, 60)}
+    assert shown_region(layer) == {"Y": slice(0, 40), "X": slice(0, 60)}
 
 
 def test_the_plane_that_is_shown_is_that_of_the_slider(viewer):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication
 
+from lincei.errors import LinceiWarning
 from lincei.image import save_image
 from lincei.model import list_models, models_folder
 from napari_plugin import trainings
 from napari_plugin.learn import LearnLabel
+from napari_plugin.learning_curve import LearningCurve
 from napari_plugin.trainings import TRAININGS, is_stopped, stopped_trainings
 from sample_data.cells import SimulatedField, simulate_cells
 
@@ -115,6 +118,10 @@ def test_a_model_is_learned_and_labels(viewer, until, photograph, field, monkeyp
     until(lambda: len(training.losses) > seen + 2 and training.preview is not None, "it goes on", _LONG_S)
     widget = opened(viewer, "Learn a label again")
     assert widget.training is training
+    # What it shows is that training, not one that was stopped.
+    assert widget.options.values()["crop_px"] == _SMALL["crop_px"]
+    assert widget.stopped_chooser.isHidden()
+    assert widget.run_button.text() == "Learn"
     assert len(widget.curve.losses) >= seen + 2
     assert widget.curve.correlations["nuclei"]
     assert not widget.preview.pixmap().isNull()
@@ -135,7 +142,10 @@ def test_a_model_is_learned_and_labels(viewer, until, photograph, field, monkeyp
 
     from insilico import label
 
-    mean = label(field.stack, model="tiny-nuclei", engine="onnxruntime")["mean"]
+    with warnings.catch_warnings():
+        # A network that saw one field for a few steps knows too little to call even that field its own.
+        warnings.filterwarnings("ignore", "simulated_003: this image does not look like", LinceiWarning)
+        mean = label(field.stack, model="tiny-nuclei", engine="onnxruntime")["mean"]
     assert mean.shape[3:] == (256, 256)
     assert np.isfinite(mean.read()).all()
 
@@ -215,8 +225,7 @@ def test_an_error_in_training_is_a_sentence(viewer, until, field):
     training = widget.training
     until(lambda: not training.is_running, "it fails", _LONG_S)
     assert training.state == trainings.FAILED
-    assert "constant" in widget.message.text()
-    assert "dark" in widget.message.text()
+    assert "dark: channel 0 has (nearly) the same value everywhere" in widget.message.text()
     assert widget.run_button.isEnabled()
     assert widget.run_button.text() == "Learn"
     none_left(until)
@@ -264,6 +273,21 @@ def test_what_cannot_be_learned_from_is_said_before_a_worker_starts(viewer, fiel
     assert "--" not in widget.message.text()
     assert "“Crop (px)”" in widget.message.text()
     assert TRAININGS.current is None
+
+
+def test_the_curves_share_their_steps_and_high_first_losses_do_not_flatten_them(qt_application):
+    curve = LearningCurve()
+    losses = [(10 * i, 1 / i if i else 100.0) for i in range(40)]
+    curve.show_curves(losses, {"nuclei": [(100, 0.2), (390, 0.61)], "tubulin": [(100, -0.1), (390, 0.3)]})
+    assert list(curve.correlation_plot.series) == ["nuclei 0.61", "tubulin 0.30"]
+    low_x, high_x, _, high_loss = curve.loss_plot._limits()
+    assert curve.correlation_plot._limits() == (low_x, high_x, -0.1, 1.0)
+    assert (low_x, high_x) == (0, 390)
+    assert high_loss < 2
+    curve.resize(300, 400)
+    image = curve.grab().toImage()
+    drawn = {image.pixelColor(x, y).name() for x in range(300) for y in range(400)}
+    assert "#e69f00" in drawn  # the first label's color
 
 
 def test_a_removed_pair_lets_go_of_the_viewer(viewer, field):

@@ -95,6 +95,12 @@ def test_the_slide_is_seen_and_steered_and_recorded(
     until(lambda: OUTLINE in viewer.layers and viewer.layers[OUTLINE].data.any(), "tumor is outlined")
     outline = viewer.layers[OUTLINE]
     photograph(viewer, "microscope-outline")
+    # Not only the array: what is drawn follows it.
+    drawn = viewer.screenshot(canvas_only=True, flash=False)
+    until(
+        lambda: not np.array_equal(viewer.screenshot(canvas_only=True, flash=False), drawn),
+        "it is drawn anew",
+    )
     # A camera's pixel at 20x; the microscope tells.
     assert picture.scale[0] == pytest.approx(0.586)
     assert str(picture.units[0]) == "micrometer"
@@ -190,6 +196,51 @@ def test_a_camera_that_stalls_is_told_and_its_outline_goes(
     until(lambda: "frames come again" in panel.log.toPlainText(), "it is connected again")
     before = panel.view.shown
     until(lambda: panel.view.shown > before, "frames are shown again")
+
+
+@pytest.mark.usefixtures("_drawn")
+def test_what_cannot_be_shown_ends_it_with_a_sentence(
+    panel: Microscope, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(panel, until)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("no texture")
+
+    monkeypatch.setattr(panel.view, "show", broken)
+    until(lambda: not panel.is_busy, "it has ended")
+    assert "ValueError: no texture" in panel.message.text()
+    until(lambda: not arm_threads(), "the camera is free")
+
+
+def test_frames_are_drawn_without_the_layer_list_being_painted(viewer: Any, until: Until) -> None:
+    from arm_overlay.developing import NEUTRAL
+    from arm_overlay.frames import Frame
+    from arm_overlay.overlay import Overlay
+    from napari_plugin.live_layers import LiveLayers
+
+    layers = LiveLayers(viewer)
+    changes: list[str] = []
+
+    def show(value: int) -> None:
+        frame = Frame(np.full((240, 320, 3), value, np.uint8), 0.0, value)
+        layers.show(frame, Overlay(0, 0.0, (320, 240)), NEUTRAL, dark=False, time_s=0.0)
+
+    def middle() -> int:
+        picture = viewer.screenshot(canvas_only=True, flash=False)
+        return int(picture[picture.shape[0] // 2, picture.shape[1] // 2, 0])
+
+    show(40)
+    until(lambda: abs(middle() - 40) <= 1, "the first is drawn")
+    viewer.layers.events.connect(lambda event: changes.append(event.type))
+    show(200)
+    until(lambda: abs(middle() - 200) <= 1, "the next is drawn")
+    assert not changes
+    # One that is not seen is not drawn, and has the newest frame when it is seen again.
+    viewer.layers[PICTURE].visible = False
+    show(90)
+    viewer.layers[PICTURE].visible = True
+    until(lambda: abs(middle() - 90) <= 1, "the newest is drawn")
 
 
 def test_the_picture_is_halved_until_it_is_quick_to_show(viewer: Any) -> None:

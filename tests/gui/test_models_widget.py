@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from lincei.model import Model, find_model, models_folder, write_card
 from napari_plugin.models import Models
+from napari_plugin.trainings import TRAININGS
 
 
 @pytest.fixture
@@ -51,6 +53,8 @@ def test_shipped_models_are_listed_and_their_cards_are_readable(panel, photograp
     assert "pearson_r" in panel.details.toPlainText()
     assert not panel.cover.isHidden()
     picture = photograph(viewer, "models")
+    assert panel.card.verticalScrollBar().maximum() > 0
+    assert panel.card.verticalScrollBar().value() == 0
     assert picture[..., :3].std() > 5
     panel.choose("focus-fluorescence")
     assert panel.cover.isHidden()
@@ -97,6 +101,29 @@ def test_a_model_is_installed_tested_replaced_only_when_asked_and_removed(
     panel.remove_button.click()
     assert panel.message.text() == "my-cells was removed."
     assert not (models_folder() / "my-cells").exists()
+
+
+def test_a_model_that_was_trained_meanwhile_is_listed_and_the_chosen_one_stays_so(panel, tmp_path):
+    panel.choose("ecoli")
+    shutil.copytree(
+        copy_of("simulated-cells", tmp_path / "trained", "my-cells"), models_folder() / "my-cells"
+    )
+    TRAININGS.models_changed.emit()
+    assert "my-cells" in [panel.list.item(row, 0).text() for row in range(panel.list.rowCount())]
+    assert panel.chosen.name == "ecoli"
+
+
+def test_what_is_installed_and_removed_here_is_announced_to_the_other_widgets(
+    viewer, panel, until, tmp_path, monkeypatch
+):
+    _, learning = viewer.window.add_plugin_dock_widget("lincei", "Learn a label")
+    start_from = learning.options.widgets["start_from"]
+    panel.install(copy_of("simulated-cells", tmp_path / "trained", "my-cells"))
+    finished(panel, until)
+    assert "my-cells" in start_from.choices
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    panel.remove_button.click()
+    assert "my-cells" not in start_from.choices
 
 
 def test_a_shipped_model_stays(panel, monkeypatch):

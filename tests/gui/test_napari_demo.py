@@ -18,6 +18,8 @@ def test_the_viewer_opens_with_a_sample_and_the_widgets(viewer, photograph, monk
     docked = list(viewer.window.dock_widgets)
     assert [name.removesuffix(" (lincei)") for name in docked][-len(demo.WIDGETS) :] == list(demo.WIDGETS)
     assert photograph(viewer, "demo")[..., :3].std() > 5
+    seen = [name for name, panel in viewer.window.dock_widgets.items() if not panel.visibleRegion().isEmpty()]
+    assert [name for name in seen if name.endswith("(lincei)")] == ["Predict fluorescence (lincei)"]
 
 
 def test_without_real_data_cells_are_simulated_and_it_is_said(viewer, monkeypatch, tmp_path):

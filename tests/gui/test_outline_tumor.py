@@ -13,10 +13,9 @@ import pytest
 import shapely
 from qtpy.QtWidgets import QApplication
 
-import arm_overlay
-import arm_overlay.annotations
-import arm_overlay.masks
-from arm_overlay.annotations import read_annotations
+from arm_overlay.annotations import read_annotations, write_geojson
+from arm_overlay.masks import filled
+from arm_overlay.tumor_image import tumor
 from lincei.image import Image, save_image
 from lincei.progress import stop_if_cancelled
 from napari_plugin.outline_tumor import OutlineTumor, regions_drawn
@@ -40,7 +39,7 @@ def section() -> np.ndarray:
 @pytest.fixture(scope="module")
 def direct(section: np.ndarray) -> Any:
     """What the library finds in it."""
-    return arm_overlay.tumor(Image.from_array(section, "YXS", pixel_size_um=PIXEL_SIZE_UM))
+    return tumor(Image.from_array(section, "YXS", pixel_size_um=PIXEL_SIZE_UM))
 
 
 def docked(viewer: Any) -> OutlineTumor:
@@ -201,7 +200,7 @@ def test_what_is_exported_reads_back(viewer, until, tmp_path, section, direct, n
     for annotation, region in zip(found, direct.regions, strict=True):
         assert annotation.region.area_px == pytest.approx(region.area_px, rel=1e-3)
     direct_file = tmp_path / "direct.geojson"
-    arm_overlay.annotations.write_geojson(direct_file, direct.regions, pixel_size_um=PIXEL_SIZE_UM)
+    write_geojson(direct_file, direct.regions, pixel_size_um=PIXEL_SIZE_UM)
     if name.endswith(".geojson"):
         assert (tmp_path / name).read_text() == direct_file.read_text()
 
@@ -212,7 +211,7 @@ def test_corrected_outlines_are_measured_and_exported(viewer, until, photograph,
     largest = direct.regions[0].exterior
     inside = largest.mean(axis=0)[::-1]
     hole = inside + np.array([(-10, -10), (-10, 10), (10, 10), (10, -10)])
-    assert arm_overlay.masks.filled(direct.regions[0], section.shape[:2])[tuple(hole.astype(int).T)].all()
+    assert filled(direct.regions[0], section.shape[:2])[tuple(hole.astype(int).T)].all()
     shapes.add(hole, shape_type="rectangle")
     apart = np.array([(2.0, 2.0), (2.0, 42.0), (32.0, 42.0), (32.0, 2.0)])
     shapes.add(apart, shape_type="rectangle")
@@ -296,7 +295,7 @@ def test_cancel_stops_in_the_middle(viewer, until, monkeypatch, section):
         while True:
             stop_if_cancelled(cancelled)
 
-    monkeypatch.setattr("arm_overlay.tumor.tumor", endless)
+    monkeypatch.setattr(sys.modules[tumor.__module__], "tumor", endless)
     add_section(viewer, section)
     panel = docked(viewer)
     panel.run_button.click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,37 @@ def test_a_folder_of_other_images_is_left_to_other_readers(tmp_path):
     assert readers.get_reader(str(tmp_path / "images.csv")) is None
 
 
+def test_lincei_refuses_a_folder_of_other_images_in_a_sentence_and_napari_still_opens_it(tmp_path, viewer):
+    iio.imwrite(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"'lincei' was selected .* refused"):
+        viewer.open(str(tmp_path), plugin="lincei")
+    assert len(viewer.layers) == 0
+    viewer.open(str(tmp_path))  # as scripts do: nobody is asked
+    assert viewer.layers[0].data.shape == (4, 4)
+
+
+def test_published_data_deeper_in_a_folder_are_found_beside_others(tmp_path):
+    (tmp_path / "a.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("notes")
+    deep = tmp_path / "data" / "condition_a"
+    deep.mkdir(parents=True)
+    write_published(deep)
+    assert readers.get_reader(str(tmp_path)) is readers.read_published
+
+
+def test_a_large_folder_of_other_files_is_answered_after_a_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_MOST_ENTRIES", 40)
+    for folder in range(10):
+        (tmp_path / f"{folder}").mkdir()
+        for number in range(10):
+            (tmp_path / f"{folder}" / f"{number}.txt").touch()
+    looked: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(path) or scan(path))
+    assert readers.get_reader(str(tmp_path)) is None
+    assert len(looked) == 4
+
+
 def test_of_many_fields_the_first_are_shown_and_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MOST_IMAGES", 2)
     write_published(tmp_path, ("r0c0", "r0c1", "r0c2"))
@@ -185,12 +217,16 @@ def test_what_lincei_focus_wrote_is_read(tmp_path, viewer):
     from focusqc.focus_files import focus_files
     from focusqc.options import FocusOptions
 
-    pixels = np.random.default_rng(0).poisson(200, (170, 260)).astype(np.uint16)
+    pixels = np.random.default_rng(0).poisson(200, (170, 252)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "field.tif", pixels)
     focus_files([str(tmp_path / "field.tif")], tmp_path / "focus", FocusOptions())
     image, borders = viewer.open(str(tmp_path / "focus"), plugin="lincei")
     np.testing.assert_array_equal(image.data, pixels)
-    assert len(borders.data) == 6
+    with (tmp_path / "focus" / "patches.csv").open(newline="") as stream:
+        tops = [float(row["y"]) for row in csv.DictReader(stream)]
+    assert len(set(tops)) == 3  # the last row of patches ends at the image's edge
+    half = borders.edge_width[0] / 2
+    np.testing.assert_allclose([corners[:, 0].min() - half for corners in borders.data], np.array(tops) - 0.5)
     assert set(borders.features.columns) >= {"predicted_level", "certainty", "p10"}
 
 

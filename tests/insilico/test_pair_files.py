@@ -95,7 +95,7 @@ def test_a_relative_pattern_starts_beside_the_file(folder):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "none"),
+        ("", "no set"),
         ("[[set]\n", "cannot be read"),
         ('[[set]]\nname = "a"\n', "the entry 'input' is missing"),
         ('[[set]]\nname = "a"\ninput = "x"\nlabel = {}\nlens = 4\n', "there is no entry 'lens'"),

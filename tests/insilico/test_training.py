@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import insilico.training
 from insilico.options import TrainOptions
 from insilico.training import (
     Field,
@@ -180,11 +181,23 @@ def test_a_field_too_small_for_strips_says_how_large_it_must_be():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """Trained for so many steps, however long they take on a busy machine."""
     folder = tmp_path_factory.mktemp("models") / "quick"
     lines = []
-    model = train(
-        pairs(4), folder, QUICK, command="lincei train", progress=lambda update: lines.append(update.message)
-    )
+    loop_settings = insilico.training.LoopSettings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            insilico.training,
+            "LoopSettings",
+            lambda *a, **k: loop_settings(*a, **{**k, "max_steps": 300}),
+        )
+        model = train(
+            pairs(4),
+            folder,
+            replace(QUICK, max_minutes=20),
+            command="lincei train",
+            progress=lambda update: lines.append(update.message),
+        )
     return model, [line for line in lines if line]
 
 
@@ -258,16 +271,17 @@ def test_every_engine_gives_the_trained_networks_answer(trained):
 
 def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     out, data = tmp_path / "stopped", pairs(3)
-    options = replace(QUICK, max_minutes=0.25)
     with pytest.raises(TrainingStoppedError) as stopped:
-        train(data, out, options, cancelled=after(60))
+        train(data, out, replace(QUICK, max_minutes=20), cancelled=after(60))
     assert not out.exists()
     assert stopped.value.state_path.exists()
     with np.load(stopped.value.state_path) as state:
         steps = json.loads(str(state["header"]))["steps"]
     assert 0 < steps < 60
     updates = []
-    model = train(data, out, options, resume=True, progress=updates.append)
+    # A stopped training may be given another time.
+    less = replace(QUICK, max_minutes=0.25)
+    model = train(data, out, less, resume=True, progress=updates.append)
     assert model.card.training["steps"] > steps
     first = next(update for update in updates if update.metrics)
     assert first.metrics["steps"] > steps
@@ -277,7 +291,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
 def test_a_state_of_other_options_is_not_resumed(tmp_path):
     out, data = tmp_path / "stopped", pairs(3)
     with pytest.raises(TrainingStoppedError):
-        train(data, out, QUICK, cancelled=after(60))
+        train(data, out, replace(QUICK, max_minutes=20), cancelled=after(60))
     with pytest.raises(LinceiError, match="other images or options"):
         train(data, out, QUICK, resume=True, seed=5)
 

@@ -173,9 +173,28 @@ class Heard:
 
 
 def blocks() -> set[str]:
-    """Return the shared memory of Python programs that there is now, in as far as this system shows it."""
+    """Return the shared memory that there is now, in as far as this system shows it.
+
+    That of other programs which run beside this one is left out: they make and free it as they like.
+    """
     memory = Path("/dev/shm")
-    return {path.name for path in memory.glob("psm_*")} if memory.is_dir() else set()
+    found = {path.name for path in memory.glob("psm_*")} if memory.is_dir() else set()
+    for process in Path("/proc").glob("[0-9]*") if found else ():
+        try:
+            maps = (process / "maps").read_text()
+            mapped = {name for name in found if name in maps}
+            if mapped and not is_ours(int(process.name)):
+                found -= mapped
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def is_ours(process: int) -> bool:
+    """Tell whether a process is this one or was started by it."""
+    while process > 1 and process != os.getpid():
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return process == os.getpid()
 
 
 def gone(process: int) -> bool:
