@@ -17,10 +17,10 @@ import imageio.v3 as iio
 import napari
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QDockWidget, QScrollArea, QWidget
+from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 from lincei.errors import LinceiWarning
-from napari_plugin.demo import WIDGETS, open_demo
+from napari_plugin.demo import open_demo
 
 SIZE_PX, PANEL_PX = (1400, 900), 440
 LIMIT_S = 1200.0
@@ -113,10 +113,6 @@ def demo(out: Path) -> None:
     """What ``lincei demo --napari`` opens."""
     window = Window(out)
     open_demo(window.viewer)
-    wait(lambda: True, "the tabs")
-    for dock in window.viewer.window._qt_window.findChildren(QDockWidget):
-        if WIDGETS[0] in dock.windowTitle():
-            dock.raise_()
     window.photograph("demo")
     window.close()
 
