@@ -33,7 +33,7 @@ def is_color(layer: Any) -> bool:
 
 
 class LayerChooser(QComboBox):
-    """One of the viewer's layers; the active one at first, where it can be chosen.
+    """One of the viewer's layers; at first the active one, or the first that is to be seen.
 
     Parameters
     ----------
@@ -78,10 +78,13 @@ class LayerChooser(QComboBox):
         for event in (viewer.layers.events.reordered, viewer.layers.events.renamed):
             resources.connect(event, self.refill)
         self.currentIndexChanged.connect(self._take)
-        active = viewer.layers.selection.active
         self.refill()
-        if active is not None and accepts(active):
-            self.choose(active)
+        # Samples come with stains that are hidden, and napari makes the last layer the active one.
+        likely = [viewer.layers.selection.active, *viewer.layers]
+        for layer in likely if not none else likely[:1]:
+            if layer is not None and layer.visible and accepts(layer):
+                self.choose(layer)
+                break
 
     @property
     def layer(self) -> Any:
