@@ -504,6 +504,14 @@ class PredictFluorescence(Panel):
         """Add a layer in place of the one of this name that was predicted before."""
         selected = set(self.viewer.layers.selection)
         earlier = [layer for layer in self.viewer.layers if layer.name == name and _is_predicted(layer)]
+        if len(earlier) == 1 and not multiscale and _fits(earlier[0], data, keywords):
+            # A new layer is compiled and drawn anew, which without a graphics card takes most of a second.
+            layer = earlier[0]
+            layer.data = data
+            for attribute in ("scale", "translate", "metadata", "colormap", "blending"):
+                if attribute in keywords:
+                    setattr(layer, attribute, keywords[attribute])
+            return layer
         if earlier:
             at = self.viewer.layers.index(earlier[0])
             keywords = {**keywords, "visible": earlier[0].visible, "opacity": earlier[0].opacity}
@@ -715,6 +723,12 @@ def _look(color: str, statistic: str) -> dict[str, Any]:
 
 def _can_be_labeled(layer: Any) -> bool:
     return is_image(layer) and not _is_predicted(layer)
+
+
+def _fits(layer: Any, data: Any, keywords: Mapping[str, Any]) -> bool:
+    """Tell whether a layer can take a new result as it is."""
+    same = not layer.multiscale and layer.ndim == data.ndim and "affine" not in keywords
+    return same and tuple(map(str, layer.units)) == tuple(map(str, keywords["units"]))
 
 
 def _is_predicted(layer: Any) -> bool:
